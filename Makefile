@@ -1,0 +1,31 @@
+# Two commands do all set-up on a machine with only Python 3.11 and make: `make demo` and `make test`.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup setup-dev format clean
+
+# Handed to the demo, as in: make demo ARGS="--exit --iid"
+ARGS ?=
+# Steps of scripts/check, all when empty, as in: make test STEPS="lint types"
+STEPS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## Train for real: a server, five devices and a live page on 127.0.0.1:8000 (ARGS="--help" for options)
+	@exec .venv/bin/python manage.py demo $(ARGS)
+
+test: setup-dev ## Check everything: style, types, layers, migrations, tests (STEPS="lint types" for some)
+	@exec scripts/check $(STEPS)
+
+setup: ## Make .venv and install requirements.txt; at once when nothing changed
+	@scripts/setup
+
+setup-dev: ## The same with requirements-dev.txt and the programs that tests start
+	@scripts/setup --dev
+
+format: setup-dev ## Format the Python code and mend what the linter can mend
+	@.venv/bin/python -m ruff check --quiet --fix . ; .venv/bin/python -m ruff format .
+
+clean: ## Remove .venv and what the tools left behind; var/ with its models stays
+	@rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

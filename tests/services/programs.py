@@ -1,0 +1,31 @@
+"""Finds the programs that tests start, and says loudly when one is missing."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def find_program(names, package, folders=()):
+    """Return the path of the first of `names` that is on the path or in `folders`.
+
+    Where none is, the test is skipped with what to install; in continuous integration (CI=true) it fails instead,
+    since a test that nobody ran proves nothing.
+
+    Args:
+        names: file names, the preferred one first.
+        package: Debian's package that holds the program.
+        folders: glob patterns of further folders; of several that match, the last in order is asked first.
+    """
+    candidates = [folder for pattern in folders for folder in sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)]
+    search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, candidates)])
+    for name in names:
+        if found := shutil.which(name, path=search_path):
+            return Path(found)
+    reason = (
+        f"{names[0]} is not on this machine: install it (Debian, Ubuntu: apt-get install {package}), then run again"
+    )
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
