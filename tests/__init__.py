@@ -1,1 +1,1 @@
-"""The checks of the whole project: folders mirror the packages, `journeys/` crosses them, names are rules of the house."""
+"""The checks of the whole project: folders mirror the packages, `journeys/` crosses them, names are rules."""
