@@ -1,0 +1,142 @@
+"""The log of what happened: `record` for what must never be lost, `tick` for what may be.
+
+Events are recorded in the transaction that changes the state. The counter row of a stream is its lock, so the order of
+`seq` is the order of commits and a rollback gives its numbers back. Since counters are held until the commit, they are
+taken last and in sorted order: `transaction()` collects what is recorded within it and writes it at its end.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import transaction as database
+from django.db.models import F
+
+from edge.protocol.server import Payload, encode_payload
+from fl.models import Event, Stream
+from fl.signals import Recorded, Ticked, event_recorded, ticked, work_available
+
+SYSTEM = "system"
+
+
+class NotInTransaction(RuntimeError):
+    """`record` was called outside `events.transaction()`: the event could survive a state that was rolled back."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    stream: str
+    payload: Payload
+    timestamp: datetime
+
+
+@dataclass
+class _Pending(threading.local):
+    """What this thread has recorded and not yet written."""
+
+    depth: int = 0
+    entries: list[_Entry] = field(default_factory=list)
+    wakes: bool = False
+
+
+_pending = _Pending()
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Open a transaction (or join the open one) that writes its events last, and announces them after commit.
+
+    An inner one that raises takes what it recorded with it, as its savepoint takes its changes.
+    """
+    outermost = _pending.depth == 0
+    mark, woke = len(_pending.entries), _pending.wakes
+    _pending.depth += 1
+    try:
+        with database.atomic():
+            yield
+            if outermost:
+                _write(_pending.entries, wakes=_pending.wakes)
+    except BaseException:
+        del _pending.entries[mark:]
+        _pending.wakes = woke
+        raise
+    finally:
+        _pending.depth -= 1
+        if outermost:
+            _pending.entries.clear()
+            _pending.wakes = False
+
+
+def record(stream: str, event: Payload, now: datetime) -> None:
+    """Add a durable event to a stream of the transaction that is open.
+
+    Raises:
+        NotInTransaction: there is none.
+    """
+    if _pending.depth == 0:
+        raise NotInTransaction(f"{event.event} for {stream} was recorded outside fl.events.transaction()")
+    _pending.entries.append(_Entry(stream, event, now))
+
+
+def tick(key: str, event: Payload, *, stream: str, now: datetime) -> None:
+    """Tell, as best one can, a value that the next of the same `key` replaces; nothing is written."""
+    data = encode_payload(event).decode()
+    ticked.send_robust(None, tick=Ticked(key=key, stream=stream, event=event.event, data=data, timestamp=now))
+
+
+def wake_coordinators() -> None:
+    """Tell this process's coordinators, after the commit of the open transaction, that there may be work."""
+    if _pending.depth:
+        _pending.wakes = True
+    else:
+        work_available.send_robust(None)
+
+
+def open_stream(name: str, *, task: str = "", public: bool = False) -> None:
+    """Make a stream, with the labels that decide who may see it, unless it is there."""
+    Stream.objects.get_or_create(name=name, defaults={"task": task, "public": public})
+
+
+def _write(entries: list[_Entry], *, wakes: bool) -> None:
+    by_stream: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        by_stream[entry.stream].append(entry)
+    for name in sorted(by_stream):
+        for recorded in _append(name, by_stream[name]):
+            database.on_commit(lambda recorded=recorded: event_recorded.send_robust(None, recorded=recorded), robust=True)
+    if wakes:
+        database.on_commit(lambda: work_available.send_robust(None), robust=True)
+
+
+def _append(name: str, entries: list[_Entry]) -> list[Recorded]:
+    if not _advance(name, len(entries)):
+        open_stream(name)
+        _advance(name, len(entries))
+    stream = Stream.objects.get(pk=name)
+    first = stream.head - len(entries) + 1
+    recorded = [
+        Recorded(
+            stream=name,
+            epoch=stream.epoch,
+            seq=seq,
+            event=entry.payload.event,
+            data=encode_payload(entry.payload).decode(),
+            timestamp=entry.timestamp,
+            task=stream.task,
+            public=stream.public,
+        )
+        for seq, entry in enumerate(entries, start=first)
+    ]
+    Event.objects.bulk_create(
+        Event(stream=stream, seq=item.seq, event=item.event, data=item.data, timestamp=item.timestamp)
+        for item in recorded
+    )
+    return recorded
+
+
+def _advance(name: str, count: int) -> int:
+    # The WHERE clause is the lock: from here to the commit no other transaction numbers an event of this stream.
+    return Stream.objects.filter(pk=name).update(head=F("head") + count)

@@ -1,0 +1,121 @@
+"""Files of weights: written, fsynced and renamed before the row that names them; swept when no row does."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage, default_storage
+
+
+class DurableFileSystemStorage(FileSystemStorage):
+    """A folder in which a file is there whole or not at all, also after a power cut; saving again replaces it."""
+
+    def _save(self, name: str, content: File) -> str:
+        path = Path(self.path(name))
+        _make_folder(path.parent)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with partial.open("wb") as file:
+                for chunk in content.chunks():
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+        return name
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """Keep the name: ours are content addresses, so a file of the same name has the same content."""
+        return name
+
+
+class ReceivedFile:
+    """A file that is arriving: chunks go to a temporary file that takes its name in storage only when `keep` is called."""
+
+    def __init__(self) -> None:
+        folder = incoming_folder()
+        _make_folder(folder)
+        self.path = folder / f"{secrets.token_hex(8)}.partial"
+
+    def receive(self, chunks: Iterable[bytes], *, limit: int, too_large: Callable[[int], Exception]) -> int:
+        """Write chunks until they end; raise `too_large(bytes so far)` as soon as they pass the limit.
+
+        Returns:
+            How many bytes arrived.
+        """
+        size = 0
+        with self.path.open("wb") as file:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(size)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        return size
+
+    def keep(self, name: str) -> str:
+        """Move the file to its name in storage, durably, and return the name."""
+        if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # LazyObject
+            target = Path(default_storage.path(name))
+            _make_folder(target.parent)
+            self.path.replace(target)
+            _sync_folder(target.parent)
+            return name
+        with self.path.open("rb") as file:
+            return default_storage.save(name, File(file))
+
+    def discard(self) -> None:
+        """Remove the file unless it was kept."""
+        self.path.unlink(missing_ok=True)
+
+
+def incoming_folder() -> Path:
+    """Return the folder of files that are still arriving, on the same disk as the storage."""
+    from django.conf import settings
+
+    return Path(settings.MEDIA_ROOT) / "incoming"
+
+
+def save_bytes(name: str, data: bytes) -> str:
+    """Write bytes to a name in storage, durably."""
+    from django.core.files.base import ContentFile
+
+    return default_storage.save(name, ContentFile(data))
+
+
+def local_path(name: str) -> Path:
+    """Return the path of a file in storage."""
+    return Path(default_storage.path(name))
+
+
+def open_file(name: str) -> IO[bytes]:
+    """Open a file in storage for reading."""
+    file: IO[bytes] = default_storage.open(name, "rb")
+    return file
+
+
+def delete(names: Iterable[str]) -> None:
+    """Delete files; those already gone are no error."""
+    for name in names:
+        default_storage.delete(name)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

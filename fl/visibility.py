@@ -1,0 +1,103 @@
+"""Who may see which streams: one rule for pages, REST, sockets, resume and snapshot alike.
+
+    run:<id>            people with a role; devices that offer its task; everybody where the run is public
+    system              people with a role (devices and errors)
+    device:<id>         that device; admins
+    audience:dashboard  people with a role            audience:clients   devices
+    audience:admin      admins                        audience:general   everybody
+"""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import Q, QuerySet
+
+from fl.events import SYSTEM
+from fl.lifecycle import DeviceState
+from fl.models import Device, Run, Stream
+from fl.roles import Role, role_of
+
+AUDIENCES = ("dashboard", "clients", "admin", "general")
+
+
+def audience_stream(audience: str) -> str:
+    """Return the stream of the broadcasts to one connection type."""
+    return f"audience:{audience}"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The one who looks: a person by role, a device by its tasks, or nobody in particular (`role` NONE, no device)."""
+
+    role: Role = Role.NONE
+    user_id: int | None = None
+    device_id: int | None = None
+    tasks: frozenset[str] = frozenset()
+
+    def sees(self, stream: str, *, task: str = "", public: bool = False) -> bool:
+        """Say whether this one may see a stream; `task` and `public` are the labels of a run's stream."""
+        kind, _, rest = stream.partition(":")
+        match kind:
+            case "run":
+                return public or self.role >= Role.VIEWER or (self.device_id is not None and task in self.tasks)
+            case "system":
+                return self.role >= Role.VIEWER
+            case "device":
+                return self.role >= Role.ADMIN or rest == str(self.device_id)
+            case "audience":
+                return self._hears(rest)
+            case _:
+                return False
+
+    def _hears(self, audience: str) -> bool:
+        match audience:
+            case "dashboard":
+                return self.role >= Role.VIEWER
+            case "admin":
+                return self.role >= Role.ADMIN
+            case "clients":
+                return self.device_id is not None
+            case _:
+                return audience == "general"
+
+
+ANYONE = Principal()
+
+
+def principal_of_user(user: AbstractBaseUser | AnonymousUser) -> Principal:
+    """Return a person as one who looks; where the dashboard is public, everybody is at least a viewer."""
+    role = role_of(user)
+    if settings.QFLARE_PUBLIC_DASHBOARD:
+        role = max(role, Role.VIEWER)
+    return Principal(role=role, user_id=user.pk)
+
+
+def principal_of_device(device: Device) -> Principal:
+    """Return a device as one who looks; one that is not active sees nothing of runs."""
+    if device.state != DeviceState.ACTIVE:
+        return Principal(device_id=device.pk)
+    return Principal(device_id=device.pk, tasks=frozenset(device.tasks.values_list("task", flat=True)))
+
+
+def streams_for(principal: Principal) -> QuerySet[Stream]:
+    """Return the streams that exist and that this one may see."""
+    seen = Q(name=audience_stream("general")) | Q(name__startswith="run:", public=True)
+    if principal.role >= Role.VIEWER:
+        seen |= Q(name__startswith="run:") | Q(name__in=[SYSTEM, audience_stream("dashboard")])
+    if principal.role >= Role.ADMIN:
+        seen |= Q(name__startswith="device:") | Q(name=audience_stream("admin"))
+    if principal.device_id is not None:
+        seen |= Q(name__in=[f"device:{principal.device_id}", audience_stream("clients")])
+        seen |= Q(name__startswith="run:", task__in=principal.tasks)
+    return Stream.objects.filter(seen)
+
+
+def runs_for(principal: Principal) -> QuerySet[Run]:
+    """Return the runs that this one may see."""
+    if principal.role >= Role.VIEWER:
+        return Run.objects.all()
+    seen = Q(public=True)
+    if principal.device_id is not None:
+        seen |= Q(task__in=principal.tasks)
+    return Run.objects.filter(seen)

@@ -1,0 +1,69 @@
+"""Settings from the environment: typed, and failing loudly at start rather than oddly later."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+class BadSetting(ValueError):
+    """An environment variable holds what it must not; the text names it, and what it may hold."""
+
+
+def env_str(name: str, default: str = "", source: Mapping[str, str] = os.environ) -> str:
+    """Return a text, or the content of the file that `NAME_FILE` names."""
+    if name not in source and (path := source.get(f"{name}_FILE")):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise BadSetting(f"{name}_FILE names a file that cannot be read: {error}") from error
+    return source.get(name, default)
+
+
+def env_bool(name: str, default: bool, source: Mapping[str, str] = os.environ) -> bool:
+    """Return a truth value: 1/true/yes/on or 0/false/no/off."""
+    value = source.get(name)
+    if value is None:
+        return default
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise BadSetting(f"{name}={value!r}: must be one of 1, true, yes, on, 0, false, no, off")
+
+
+def env_number(
+    name: str, default: float, minimum: float, maximum: float, source: Mapping[str, str] = os.environ
+) -> float:
+    """Return a number in [minimum, maximum]."""
+    value = source.get(name)
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise BadSetting(f"{name}={value!r}: must be a number") from error
+    if not minimum <= number <= maximum:
+        raise BadSetting(f"{name}={value}: must be between {minimum:g} and {maximum:g}")
+    return number
+
+
+def env_list(name: str, default: str = "", source: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the parts of a comma-separated text, without blanks."""
+    return [part.strip() for part in source.get(name, default).split(",") if part.strip()]
+
+
+def text_kept_in(path: Path, make: Callable[[], str]) -> str:
+    """Return the text that a private file (0600) keeps, making it at the first call; processes starting at once agree."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    except OSError as error:
+        raise BadSetting(f"the data folder {path.parent} cannot be written to ({error}); set QFLARE_DATA_DIR") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(make())
+    return path.read_text()

@@ -1,0 +1,204 @@
+"""Every setting of the server, read from the environment once; what belongs to a run is a field of Run instead."""
+
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.core.management.utils import get_random_secret_key
+
+from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, text_kept_in
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+QFLARE_VERSION = "0.1.0"
+
+# ── where things are ──────────────────────────────────────────────────────────────────────────────────────────────────
+QFLARE_DATA_DIR = Path(env_str("QFLARE_DATA_DIR") or BASE_DIR / "var").resolve()
+MEDIA_ROOT = QFLARE_DATA_DIR / "files"
+QFLARE_SERVER_KEY = QFLARE_DATA_DIR / "server-key.pem"
+
+# ── who may come in ───────────────────────────────────────────────────────────────────────────────────────────────────
+DEBUG = env_bool("QFLARE_DEBUG", False)
+ALLOWED_HOSTS = env_list("QFLARE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+QFLARE_ALLOWED_ORIGINS = env_list("QFLARE_ALLOWED_ORIGINS")
+if "*" in QFLARE_ALLOWED_ORIGINS and not DEBUG:
+    raise BadSetting("QFLARE_ALLOWED_ORIGINS=*: any page could act for a signed-in person; list the origins instead")
+QFLARE_PUBLIC_DASHBOARD = env_bool("QFLARE_PUBLIC_DASHBOARD", False)
+QFLARE_BEHIND_TLS = env_bool("QFLARE_BEHIND_TLS", False)
+
+# A secret that the environment does not give is made once and kept in the data folder, mode 0600.
+SECRET_KEY = env_str("QFLARE_SECRET_KEY") or text_kept_in(QFLARE_DATA_DIR / "secret-key", get_random_secret_key)
+
+# ── what it is made of ────────────────────────────────────────────────────────────────────────────────────────────────
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "corsheaders",
+    "fl",
+    "realtime",
+    "qflare",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "qflare.middleware.content_security_policy",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "qflare.urls"
+ASGI_APPLICATION = "qflare.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _database() -> dict[str, Any]:
+    """Return the database of DATABASE_URL, or SQLite in the data folder, each set up as the event log needs it."""
+    url = env_str("DATABASE_URL") or f"sqlite:///{QFLARE_DATA_DIR / 'qflare.sqlite3'}"
+    database: dict[str, Any] = dict(dj_database_url.parse(url))
+    if database["ENGINE"] == "django.db.backends.sqlite3":
+        # Writers queue at BEGIN instead of failing at their first write; readers never wait.
+        database["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+        }
+        # An in-memory database is one connection's; threads and processes need the file.
+        database["TEST"] = {"NAME": str(QFLARE_DATA_DIR / "test.sqlite3")}
+    else:
+        # Connections that idle in threads are the pool's, not each thread's.
+        database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": {"min_size": 1, "max_size": 20}}
+    return database
+
+
+DATABASES = {"default": _database()}
+
+REDIS_URL = env_str("REDIS_URL")
+CHANNEL_LAYERS: dict[str, Any] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL]},
+    }
+    if REDIS_URL
+    # One member a process reads it at once, so the capacity is only reached while the loop is blocked.
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 20_000}}
+}
+
+STORAGES = {
+    "default": {"BACKEND": "fl.files.DurableFileSystemStorage"},
+    "staticfiles": {"BACKEND": "qflare.static.ModuleManifestStaticFilesStorage"},
+}
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = QFLARE_DATA_DIR / "static"
+
+# ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "overview"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = QFLARE_BEHIND_TLS
+CSRF_TRUSTED_ORIGINS = [origin for origin in QFLARE_ALLOWED_ORIGINS if origin != "*"]
+if QFLARE_BEHIND_TLS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+CORS_ALLOWED_ORIGINS = [origin for origin in QFLARE_ALLOWED_ORIGINS if origin != "*"]
+CORS_ALLOW_ALL_ORIGINS = "*" in QFLARE_ALLOWED_ORIGINS
+CORS_ALLOW_CREDENTIALS = True
+CORS_URLS_REGEX = r"^/api/.*$"
+
+# ── the API ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fl.api.authentication.DeviceTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["fl.api.permissions.ByRole"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "fl.api.pagination.Pages",
+    "PAGE_SIZE": 50,
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "fl.api.errors.answer",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "QFLARE",
+    "DESCRIPTION": "Everything the pages can do, and what devices need.",
+    "VERSION": QFLARE_VERSION,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+
+# ── federated learning ────────────────────────────────────────────────────────────────────────────────────────────────
+QFLARE_TORCH_THREADS = int(env_number("QFLARE_TORCH_THREADS", 1, 1, 256))
+QFLARE_CLAIM_SECONDS = env_number("QFLARE_CLAIM_SECONDS", 10, 0.2, 3600)
+"""How long an aggregating or evaluating coordinator is trusted without a sign of life; it renews at a third."""
+QFLARE_CLOCK_SECONDS = env_number("QFLARE_CLOCK_SECONDS", 1, 0.05, 60)
+"""How often a coordinator looks at deadlines when nothing wakes it."""
+QFLARE_SWEEP_SECONDS = env_number("QFLARE_SWEEP_SECONDS", 3600, 1, 86_400 * 30)
+"""Age at which a file that no row names is swept."""
+QFLARE_PROGRESS_SECONDS = env_number("QFLARE_PROGRESS_SECONDS", 5, 0, 3600)
+"""How often a device's progress is written to its assignment, at most."""
+
+# ── real time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+QFLARE_HEARTBEAT_SECONDS = env_number("QFLARE_HEARTBEAT_SECONDS", 60, 0.2, 3600)
+QFLARE_LEASE_SECONDS = env_number("QFLARE_LEASE_SECONDS", 150, 0.5, 86_400)
+"""How long a device counts as online without a heartbeat."""
+QFLARE_PRESENCE_GRACE_SECONDS = env_number("QFLARE_PRESENCE_GRACE_SECONDS", 15, 0, 3600)
+"""How long after its socket closed a device is announced offline."""
+QFLARE_POLL_SECONDS = env_number("QFLARE_POLL_SECONDS", 3, 0.05, 60)
+"""How often the hub compares stream heads with the log."""
+QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))
+QFLARE_HANDSHAKE_SECONDS = env_number("QFLARE_HANDSHAKE_SECONDS", 10, 0.2, 300)
+QFLARE_RESUME_EVENTS = int(env_number("QFLARE_RESUME_EVENTS", 20_000, 1, 10_000_000))
+"""How many missed events of a stream are replayed; a client further behind gets a snapshot."""
+QFLARE_MAX_CONNECTIONS = int(env_number("QFLARE_MAX_CONNECTIONS", 5000, 1, 1_000_000))
+
+# ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env_str("QFLARE_LOG_LEVEL", "INFO")},
+    "loggers": {"daphne": {"level": "WARNING"}},
+}
