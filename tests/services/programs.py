@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -23,9 +24,12 @@ def find_program(names, package, folders=()):
     for name in names:
         if found := shutil.which(name, path=search_path):
             return Path(found)
-    reason = (
-        f"{names[0]} is not on this machine: install it (Debian, Ubuntu: apt-get install {package}), then run again"
-    )
-    if os.environ.get("CI") == "true":
+    reason = f"{names[0]} is not on this machine; install it (Debian, Ubuntu: apt-get install {package}) and run again"
+    give_up(reason, in_continuous_integration=os.environ.get("CI") == "true")
+
+
+def give_up(reason, *, in_continuous_integration) -> NoReturn:
+    """End the test: as skipped, or as failed where every test has to run."""
+    if in_continuous_integration:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -3,9 +3,19 @@
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 from playwright.async_api import async_playwright
 
+from tests.services.programs import give_up
 from tests.services.redis import answers
+
+
+def test_a_missing_program_skips_at_home_and_fails_in_continuous_integration():
+    with pytest.raises(pytest.skip.Exception, match="install it"):
+        give_up("install it", in_continuous_integration=False)
+
+    with pytest.raises(pytest.fail.Exception, match="install it"):
+        give_up("install it", in_continuous_integration=True)
 
 
 def tables_of(url):
