@@ -8,6 +8,13 @@ from typing import NoReturn
 import pytest
 
 
+def give_up(reason, *, in_continuous_integration) -> NoReturn:
+    """End the test: as skipped, or as failed where every test has to run."""
+    if in_continuous_integration:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
 def find_program(names, package, folders=()):
     """Return the path of the first of `names` that is on the path or in `folders`.
 
@@ -26,10 +33,3 @@ def find_program(names, package, folders=()):
             return Path(found)
     reason = f"{names[0]} is not on this machine; install it (Debian, Ubuntu: apt-get install {package}) and run again"
     give_up(reason, in_continuous_integration=os.environ.get("CI") == "true")
-
-
-def give_up(reason, *, in_continuous_integration) -> NoReturn:
-    """End the test: as skipped, or as failed where every test has to run."""
-    if in_continuous_integration:
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
