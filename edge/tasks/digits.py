@@ -37,7 +37,7 @@ class Digits(ClassificationTask):
     name: ClassVar[str] = "digits"
     description: ClassVar[str] = "Handwritten digits, 8×8 pixels, by a small multilayer perceptron."
     defaults: ClassVar[TrainingSettings] = TrainingSettings(
-        local_epochs=5, batch_size=16, learning_rate=0.05, momentum=0.5
+        local_epochs=5, batch_size=32, learning_rate=0.05, momentum=0.9
     )
 
     def build_model(self) -> nn.Module:
