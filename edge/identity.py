@@ -1,6 +1,6 @@
 """Keys and signatures: ML-DSA-65 (FIPS 204) or nothing; there is no fallback.
 
-A device's key is made on the device and a server's at its first start; both live in files of mode 0600 as unencrypted PKCS8.
+A device's key is made on the device and a server's at its first start; both live in files of mode 0600, as PKCS8.
 Every signature carries a context string, so that one made for one purpose is worth nothing for another.
 """
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from django.db import transaction as database
 from django.db.models import F
@@ -106,9 +107,9 @@ def _write(entries: list[_Entry], *, wakes: bool) -> None:
         by_stream[entry.stream].append(entry)
     for name in sorted(by_stream):
         for recorded in _append(name, by_stream[name]):
-            database.on_commit(lambda recorded=recorded: event_recorded.send_robust(None, recorded=recorded), robust=True)
+            database.on_commit(partial(event_recorded.send_robust, None, recorded=recorded), robust=True)
     if wakes:
-        database.on_commit(lambda: work_available.send_robust(None), robust=True)
+        database.on_commit(partial(work_available.send_robust, None), robust=True)
 
 
 def _append(name: str, entries: list[_Entry]) -> list[Recorded]:

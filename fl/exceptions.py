@@ -15,7 +15,9 @@
     │   ├── TokenExpired        a bearer token is past its time
     │   └── DeviceBarred        the device is pending, suspended or revoked
     └── UpdateRefused           an update breaks a rule; `code` is stored with it
-        └── TooLarge            more bytes than this model can have
+        ├── TooLarge            more bytes than this model can have
+        ├── LengthRequired      how many bytes come is not said
+        └── EncodedBody         the bytes come compressed
 
 `code` is stable and meant for programs; one map in `fl.api.errors` turns classes into HTTP status codes, and one in
 `realtime.close_codes` into close codes.
@@ -106,7 +108,9 @@ class TokenRefused(FlError):
     code = "token_refused"
 
     def __init__(self) -> None:
-        super().__init__("the enrolment token is not valid", action="ask for a new token and use it once, before it expires")
+        super().__init__(
+            "the enrolment token is not valid", action="ask for a new token and use it once, before it expires"
+        )
 
 
 class Unauthenticated(FlError):
@@ -137,3 +141,15 @@ class TooLarge(UpdateRefused):
     """More bytes than the model's weights can have."""
 
     code = "too_large"
+
+
+class LengthRequired(UpdateRefused):
+    """How many bytes come is not said, so that nobody could say in time that they are too many."""
+
+    code = "length_required"
+
+
+class EncodedBody(UpdateRefused):
+    """The bytes come compressed, so that how many they become would be known too late."""
+
+    code = "encoded_body"

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
+from django.conf import settings
 from django.core.files import File
+from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
 
 
 class DurableFileSystemStorage(FileSystemStorage):
     """A folder in which a file is there whole or not at all, also after a power cut; saving again replaces it."""
 
-    def _save(self, name: str, content: File) -> str:
+    def _save(self, name: str, content: "File[bytes]") -> str:
         path = Path(self.path(name))
         _make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -35,7 +37,7 @@ class DurableFileSystemStorage(FileSystemStorage):
 
 
 class ReceivedFile:
-    """A file that is arriving: chunks go to a temporary file that takes its name in storage only when `keep` is called."""
+    """A file that is arriving: chunks go to a temporary file, which takes its name in storage when `keep` is called."""
 
     def __init__(self) -> None:
         folder = incoming_folder()
@@ -77,15 +79,11 @@ class ReceivedFile:
 
 def incoming_folder() -> Path:
     """Return the folder of files that are still arriving, on the same disk as the storage."""
-    from django.conf import settings
-
     return Path(settings.MEDIA_ROOT) / "incoming"
 
 
 def save_bytes(name: str, data: bytes) -> str:
     """Write bytes to a name in storage, durably."""
-    from django.core.files.base import ContentFile
-
     return default_storage.save(name, ContentFile(data))
 
 

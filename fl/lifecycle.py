@@ -1,4 +1,4 @@
-"""What happens next: the states of runs, rounds, assignments and devices, the moves between them, and one pure decision.
+"""What happens next: the states of runs, rounds, assignments and devices, their moves, and one pure decision.
 
 No queries here and no clock: `next_step(facts, now)` looks at the facts of one round and says what they call for.
 `fl.coordination` carries it out.

@@ -1,10 +1,10 @@
 """Who may see which streams: one rule for pages, REST, sockets, resume and snapshot alike.
 
-    run:<id>            people with a role; devices that offer its task; everybody where the run is public
-    system              people with a role (devices and errors)
-    device:<id>         that device; admins
-    audience:dashboard  people with a role            audience:clients   devices
-    audience:admin      admins                        audience:general   everybody
+run:<id>            people with a role; devices that offer its task; everybody where the run is public
+system              people with a role (devices and errors)
+device:<id>         that device; admins
+audience:dashboard  people with a role            audience:clients   devices
+audience:admin      admins                        audience:general   everybody
 """
 
 from dataclasses import dataclass

@@ -56,14 +56,16 @@ def env_list(name: str, default: str = "", source: Mapping[str, str] = os.enviro
 
 
 def text_kept_in(path: Path, make: Callable[[], str]) -> str:
-    """Return the text that a private file (0600) keeps, making it at the first call; processes starting at once agree."""
+    """Return the text that a private file (0600) keeps, making it at the first call; processes that race agree."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return path.read_text()
     except OSError as error:
-        raise BadSetting(f"the data folder {path.parent} cannot be written to ({error}); set QFLARE_DATA_DIR") from error
+        raise BadSetting(
+            f"the data folder {path.parent} cannot be written to ({error}); set QFLARE_DATA_DIR"
+        ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(make())
     return path.read_text()

@@ -19,7 +19,9 @@ PAGES = "; ".join(
 )
 
 
-def content_security_policy(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def content_security_policy(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
     """Let pages load scripts, styles and data from this server alone; nothing inline, nothing evaluated."""
 
     def answer(request: HttpRequest) -> HttpResponse:

@@ -23,7 +23,7 @@ class TaskOffer(msgspec.Struct, kw_only=True, frozen=True):
     """What its training loop can do beyond plain local training, such as `proximal`."""
 
 
-class Hello(Message, kw_only=True, tag="hello"):
+class Hello(Message, kw_only=True, frozen=True, tag="hello"):
     """The first message of a device, and of a client that keeps heartbeats; devices fill in all fields."""
 
     protocol: str
@@ -35,37 +35,37 @@ class Hello(Message, kw_only=True, tag="hello"):
     """Where the client stands in each stream; what is missing is sent."""
 
 
-class Auth(Message, kw_only=True, tag="auth"):
+class Auth(Message, kw_only=True, frozen=True, tag="auth"):
     """A device's half of the handshake: ML-DSA-65 over the transcript (see `handshake`), base64."""
 
     signature: str
 
 
-class Heartbeat(Message, kw_only=True, tag="heartbeat"):
+class Heartbeat(Message, kw_only=True, frozen=True, tag="heartbeat"):
     """The client is there."""
 
 
-class Subscribe(Message, kw_only=True, tag="sub"):
+class Subscribe(Message, kw_only=True, frozen=True, tag="sub"):
     """Follow more streams, from the positions given, else from their newest events."""
 
     streams: list[str]
     since: dict[str, Position] = {}
 
 
-class Unsubscribe(Message, kw_only=True, tag="unsub"):
+class Unsubscribe(Message, kw_only=True, frozen=True, tag="unsub"):
     """Follow these streams no more."""
 
     streams: list[str]
 
 
-class Ack(Message, kw_only=True, tag="ack"):
+class Ack(Message, kw_only=True, frozen=True, tag="ack"):
     """A device has taken notice of its own stream up to and with `seq`."""
 
     stream: str
     seq: int
 
 
-class Progress(Message, kw_only=True, tag="progress"):
+class Progress(Message, kw_only=True, frozen=True, tag="progress"):
     """How far a device's training is; best effort, at most two a second."""
 
     assignment_id: int
@@ -77,7 +77,7 @@ class Progress(Message, kw_only=True, tag="progress"):
     loss: float | None = None
 
 
-class Command(Message, kw_only=True, tag="cmd"):
+class Command(Message, kw_only=True, frozen=True, tag="cmd"):
     """A command of a person; `idem` makes sending it again harmless."""
 
     name: str

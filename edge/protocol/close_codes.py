@@ -44,7 +44,7 @@ _WIRE_ERRORS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 def is_terminal(code: int) -> bool:
     """Say whether a client that was closed with `code` must not reconnect on its own.
 
-    Terminal are 45xx and the wire errors of RFC 6455 that are a client's own mistake; all else, 1006 and the 1012 and 1013
-    of other servers among it, is answered by reconnecting with back-off.
+    Terminal are 45xx and the wire errors of RFC 6455 that are a client's own mistake; all else, 1006 and the 1012 and
+    1013 of other servers among it, is answered by reconnecting with back-off.
     """
     return code in _WIRE_ERRORS or 4500 <= code <= 4999

@@ -1,7 +1,8 @@
 """What the server says: every event and control frame, and the envelope that carries them.
 
 An envelope is one JSON object in one text frame: `event` and `data` always; events add `timestamp`; durable events add
-`stream` and `seq`; ticks a `key` and a rising `number`; replies the `id` they answer. Clients ignore what they do not know.
+`stream` and `seq`; ticks a `key` and a rising `number`; replies the `id` they answer. Clients ignore what they do
+not know.
 """
 
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ class Spread(msgspec.Struct, kw_only=True, frozen=True):
     p90: float | None
 
 
-class FlStatusUpdate(Payload, kw_only=True):
+class FlStatusUpdate(Payload, kw_only=True, frozen=True):
     """The state of a run and its open or last round, as it is now: a state, never a change."""
 
     event: ClassVar[str] = "fl_status_update"
@@ -60,8 +61,8 @@ class FlStatusUpdate(Payload, kw_only=True):
     """The moves that the state allows: start, pause, resume, stop_after_round, stop_now."""
 
 
-class TrainingProgress(Payload, kw_only=True):
-    """One device's part of a round (tick, or durable at a change of state), or the end of a round (`round_completed`)."""
+class TrainingProgress(Payload, kw_only=True, frozen=True):
+    """One device's part of a round (a tick, or durable at a change of state), or a round's end (`round_completed`)."""
 
     event: ClassVar[str] = "training_progress"
     run_id: int
@@ -85,7 +86,7 @@ class TrainingProgress(Payload, kw_only=True):
     reason: str = ""
 
 
-class ModelAggregation(Payload, kw_only=True):
+class ModelAggregation(Payload, kw_only=True, frozen=True):
     """The making of a global model version: started, progress, completed (it is published), failed."""
 
     event: ClassVar[str] = "model_aggregation"
@@ -112,7 +113,7 @@ class ModelAggregation(Payload, kw_only=True):
     reason: str = ""
 
 
-class DeviceStatus(Payload, kw_only=True):
+class DeviceStatus(Payload, kw_only=True, frozen=True):
     """A device's state, presence and activity, as they are now."""
 
     event: ClassVar[str] = "device_status"
@@ -130,7 +131,7 @@ class DeviceStatus(Payload, kw_only=True):
     round: int | None = None
 
 
-class ErrorNotification(Payload, kw_only=True):
+class ErrorNotification(Payload, kw_only=True, frozen=True):
     """Something went wrong that a person should know of: what, why, what to do."""
 
     event: ClassVar[str] = "error_notification"
@@ -144,7 +145,7 @@ class ErrorNotification(Payload, kw_only=True):
     device_id: int | None = None
 
 
-class Broadcast(Payload, kw_only=True):
+class Broadcast(Payload, kw_only=True, frozen=True):
     """A message of an admin to the people and devices of some connection types."""
 
     event: ClassVar[str] = "broadcast"
@@ -166,7 +167,7 @@ class TrainingPlan(msgspec.Struct, kw_only=True, frozen=True):
     seed: int
 
 
-class Assignment(Payload, kw_only=True):
+class Assignment(Payload, kw_only=True, frozen=True):
     """One device's part of a round: which weights to start from, how to train, where to send the update."""
 
     event: ClassVar[str] = "assignment"
@@ -185,7 +186,7 @@ class Assignment(Payload, kw_only=True):
     max_update_norm: float | None = None
 
 
-class Cancel(Payload, kw_only=True):
+class Cancel(Payload, kw_only=True, frozen=True):
     """An assignment is over; the device stops within one batch."""
 
     event: ClassVar[str] = "cancel"
@@ -210,7 +211,7 @@ class Limits(msgspec.Struct, kw_only=True, frozen=True):
     burst: int
 
 
-class Challenge(Payload, kw_only=True):
+class Challenge(Payload, kw_only=True, frozen=True):
     """The server's half of a device's handshake; the signature covers `hello` and this (see `handshake`)."""
 
     event: ClassVar[str] = "challenge"
@@ -221,7 +222,7 @@ class Challenge(Payload, kw_only=True):
     signature: str
 
 
-class Welcome(Payload, kw_only=True):
+class Welcome(Payload, kw_only=True, frozen=True):
     """The connection is open: who it is, what it sees, and where each stream stands."""
 
     event: ClassVar[str] = "welcome"
@@ -247,7 +248,7 @@ class LoggedEvent(msgspec.Struct, kw_only=True, frozen=True):
     timestamp: str
 
 
-class RecentEvents(Payload, kw_only=True):
+class RecentEvents(Payload, kw_only=True, frozen=True):
     """Events of one stream out of the log: those missed (`recovered`), or the newest ones, with the reason why."""
 
     event: ClassVar[str] = "recent_events"
@@ -264,7 +265,7 @@ class RecentEvents(Payload, kw_only=True):
     """Another frame of this stream follows."""
 
 
-class Snapshot(Payload, kw_only=True):
+class Snapshot(Payload, kw_only=True, frozen=True):
     """What is true now, read in one transaction together with the position of each stream."""
 
     event: ClassVar[str] = "snapshot"
@@ -279,7 +280,7 @@ class Snapshot(Payload, kw_only=True):
     more: bool = False
 
 
-class Result(Payload, kw_only=True):
+class Result(Payload, kw_only=True, frozen=True):
     """A command was done; the envelope's `id` says which."""
 
     event: ClassVar[str] = "result"
@@ -287,7 +288,7 @@ class Result(Payload, kw_only=True):
     result: dict[str, int | float | str | bool | None] = {}
 
 
-class Error(Payload, kw_only=True):
+class Error(Payload, kw_only=True, frozen=True):
     """A client's message was refused: what, why, what to do; the envelope's `id` says which where it is known."""
 
     event: ClassVar[str] = "error"
@@ -296,7 +297,7 @@ class Error(Payload, kw_only=True):
     retry_after: float | None = None
 
 
-class Heartbeat(Payload, kw_only=True):
+class Heartbeat(Payload, kw_only=True, frozen=True):
     """The server is there; `s` holds the heads of the streams that changed since the last one."""
 
     event: ClassVar[str] = "heartbeat"
@@ -304,7 +305,7 @@ class Heartbeat(Payload, kw_only=True):
     token: AccessToken | msgspec.UnsetType = msgspec.UNSET
 
 
-class Bye(Payload, kw_only=True):
+class Bye(Payload, kw_only=True, frozen=True):
     """The connection is about to be closed; close reasons do not get through every server, this does."""
 
     event: ClassVar[str] = "bye"

@@ -32,9 +32,13 @@ class Assignment(models.Model):
             models.UniqueConstraint(fields=["round", "device"], name="device_is_once_in_a_round"),
             models.UniqueConstraint(fields=["round", "cohort_index"], name="cohort_index_is_unique"),
             models.UniqueConstraint(
-                fields=["device"], condition=Q(state__in=sorted(OPEN_ASSIGNMENTS)), name="device_has_one_open_assignment"
+                fields=["device"],
+                condition=Q(state__in=sorted(OPEN_ASSIGNMENTS)),
+                name="device_has_one_open_assignment",
             ),
-            models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name="assignment_progress_is_a_share"),
+            models.CheckConstraint(
+                condition=Q(progress__gte=0, progress__lte=1), name="assignment_progress_is_a_share"
+            ),
         ]
 
     def __str__(self) -> str:

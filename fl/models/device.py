@@ -1,4 +1,4 @@
-"""Device: an enrolled participant; the token that let it in, the tasks it offers, and the lease that says it is there."""
+"""Device: an enrolled participant; the token that let it in, the tasks it offers, the lease that says it is there."""
 
 from django.conf import settings
 from django.db import models
@@ -91,7 +91,9 @@ class EnrollmentToken(models.Model):
     class Meta:
         ordering = ["-created_at"]
         constraints = [
-            models.CheckConstraint(condition=Q(expires_at__gt=models.F("created_at")), name="token_expires_after_creation"),
+            models.CheckConstraint(
+                condition=Q(expires_at__gt=models.F("created_at")), name="token_expires_after_creation"
+            ),
             models.CheckConstraint(
                 condition=Q(device__isnull=True) | Q(used_at__isnull=False), name="token_with_device_is_used"
             ),

@@ -13,7 +13,7 @@ class UpdateState(models.TextChoices):
 
 
 class Update(models.Model):
-    """One device's contribution to a round, or the record of why it is none; the manifest's exact bytes stay for good."""
+    """One device's contribution to a round, or the record of why it is none; the manifest's exact bytes stay."""
 
     assignment = models.OneToOneField(Assignment, on_delete=models.CASCADE, related_name="update")
     state = models.CharField(max_length=12, choices=UpdateState.choices)

@@ -1,0 +1,88 @@
+"""How a round's updates become candidate weights, and how good they are: arithmetic between files, no states."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from edge.tasks import initial_weights
+from edge.training import evaluate
+from edge.weights import Spec, Weights, spec_of, weights_digest
+from edge.wire import encode, read_file
+from fl import files
+from fl.models import GlobalModel, Round, Run, Update
+from fl.models.update import UpdateState
+from fl.seeds import model_seed
+from fl.strategies import Contribution, State, StepChoice, Strategy, apply_steps, check_config, find_strategy
+from fl.tasks import spec_of_task, task_named, test_examples_of
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Weights and strategy state, written and fsynced, that no row names yet."""
+
+    digest: str
+    file: str
+    size: int
+    strategy_state_file: str
+
+
+def initial_model(run: Run) -> StoredModel:
+    """Draw a run's initial weights from its seed and store them with the strategy's first state."""
+    weights = initial_weights(task_named(run.task), model_seed(run.seed))
+    strategy = find_strategy(run.strategy)
+    config = check_config(strategy, run.strategy_config)
+    return _store(weights, strategy.initial_state(weights, config))
+
+
+def aggregate(round_: Round) -> StoredModel:
+    """Apply the run's steps and strategy to the accepted updates in assignment order, and store what comes out.
+
+    Raises:
+        StrategyError: the strategy cannot, or the result is not finite.
+        WireError, OSError: a file is not what its row says.
+    """
+    run, base = round_.run, round_.base_model
+    strategy = find_strategy(run.strategy)
+    config = check_config(strategy, run.strategy_config)
+    weights = read_file(files.local_path(base.file), spec_of_task(run.task))
+    state = _read_state(base, strategy, weights, config)
+    updates = (
+        Update.objects.filter(assignment__round=round_, state=UpdateState.ACCEPTED)
+        .order_by("assignment__cohort_index")
+        .values_list("num_examples", "file")
+    )
+    contributions = _contributions(updates, spec_of_task(run.task))
+    seen = apply_steps([StepChoice(step["name"], step.get("config", {})) for step in run.steps], contributions)
+    new_weights, new_state = strategy.apply(weights, state, seen, config)
+    return _store(new_weights, new_state)
+
+
+def evaluate_model(model: GlobalModel) -> dict[str, float] | None:
+    """Measure a model on the server's test split; None where the server has no data of the task."""
+    task = task_named(model.run.task)
+    examples = test_examples_of(model.run.task)
+    if examples is None:
+        return None
+    return evaluate(task, read_file(files.local_path(model.file), spec_of_task(model.run.task)), examples)
+
+
+def _contributions(updates: Iterable[tuple[int, str]], spec: Spec) -> list[Contribution]:
+    # Each file is mapped when the strategy opens it and let go after, so memory holds one at a time.
+    return [
+        Contribution(num_examples, partial(read_file, files.local_path(file), spec)) for num_examples, file in updates
+    ]
+
+
+def _read_state(base: GlobalModel, strategy: Strategy, weights: Weights, config: Mapping[str, float]) -> State:
+    first = strategy.initial_state(weights, config)
+    return read_file(files.local_path(base.strategy_state_file), spec_of(first)) if first else {}
+
+
+def _store(weights: Weights, state: State) -> StoredModel:
+    digest = weights_digest(weights)
+    data = encode(weights)
+    file = files.save_bytes(f"models/{digest}.safetensors", data)
+    state_file = ""
+    if state:
+        state_file = files.save_bytes(f"models/{digest}-{weights_digest(state)[:16]}.state.safetensors", encode(state))
+    return StoredModel(digest=digest, file=file, size=len(data), strategy_state_file=state_file)

@@ -1,0 +1,114 @@
+"""Use cases of a device at work: how far it is, and that it gives up."""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Q
+
+from edge.protocol.client import Progress
+from edge.protocol.server import ErrorNotification, TrainingProgress
+from fl import events
+from fl.exceptions import Conflict, Invalid, NotFound
+from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
+from fl.models import Assignment, Device
+from fl.payloads import assignment_progress
+from fl.rounds import end_assignment, tell_run
+
+_AT_WORK = (AssignmentState.TRAINING, AssignmentState.UPLOADING)
+
+
+def open_assignment_of(device_id: int) -> Assignment | None:
+    """Return what a device has to do now."""
+    return (
+        Assignment.objects.filter(device_id=device_id, state__in=OPEN_ASSIGNMENTS)
+        .select_related("round", "round__run", "round__base_model", "device")
+        .first()
+    )
+
+
+def report_progress(*, device_id: int, progress: Progress, now: datetime) -> None:
+    """Tell how far a device is; the row is written when the state changes, and at most every few seconds otherwise.
+
+    Progress of an assignment that is not, or no longer, this device's open one says nothing and changes nothing.
+
+    Raises:
+        Invalid: the state or share is none that a device at work can have.
+    """
+    if progress.state not in _AT_WORK or not 0 <= progress.progress <= 1:
+        raise Invalid(f"progress must be a share in [0, 1] while {' or '.join(_AT_WORK)}", field="progress")
+    assignment = (
+        Assignment.objects.filter(pk=progress.assignment_id, device_id=device_id, state__in=OPEN_ASSIGNMENTS)
+        .select_related("round", "device")
+        .first()
+    )
+    if assignment is None:
+        return
+    _write(assignment, progress, now)
+    events.tick(f"progress:{assignment.pk}", _tick(assignment, progress), stream=events.SYSTEM, now=now)
+
+
+def _write(assignment: Assignment, progress: Progress, now: datetime) -> None:
+    patience = timedelta(seconds=settings.QFLARE_PROGRESS_SECONDS)
+    due = Q(progress_at__isnull=True) | Q(progress_at__lte=now - patience) | ~Q(state=progress.state)
+    rows = Assignment.objects.filter(due, pk=assignment.pk, state__in=OPEN_ASSIGNMENTS)
+    if assignment.state == progress.state and assignment.progress_at and now - assignment.progress_at < patience:
+        return
+    with events.transaction():
+        changed = rows.update(state=progress.state, progress=progress.progress, loss=progress.loss, progress_at=now)
+        if changed and assignment.state != progress.state:
+            assignment.refresh_from_db()
+            events.record(events.SYSTEM, assignment_progress(assignment), now)
+
+
+def _tick(assignment: Assignment, progress: Progress) -> TrainingProgress:
+    return TrainingProgress(
+        run_id=assignment.round.run_id,
+        round=assignment.round.number,
+        phase=progress.state,
+        assignment_id=assignment.pk,
+        device_id=assignment.device_id,
+        device_name=assignment.device.name,
+        progress=progress.progress,
+        local_epoch=progress.local_epoch,
+        local_epochs=progress.local_epochs,
+        loss=progress.loss,
+    )
+
+
+def give_up(*, device: Device, assignment_id: int, reason: str, now: datetime) -> Assignment:
+    """End a device's assignment as failed because the device says so; the round goes on without it.
+
+    Raises:
+        NotFound: the device has no such assignment.
+        Conflict: the assignment has ended otherwise.
+    """
+    with events.transaction():
+        assignment = (
+            Assignment.objects.filter(pk=assignment_id, device=device)
+            .select_related("round", "round__run", "device")
+            .first()
+        )
+        if assignment is None:
+            raise NotFound(f"there is no assignment {assignment_id} of this device")
+        if assignment.state == AssignmentState.FAILED:
+            return assignment
+        if assignment.state not in OPEN_ASSIGNMENTS:
+            raise Conflict(f"assignment {assignment_id} is {assignment.state} already")
+        end_assignment(assignment, AssignmentState.FAILED, reason=reason, now=now)
+        events.record(
+            events.SYSTEM,
+            ErrorNotification(
+                code="assignment_failed",
+                severity="warning",
+                title=f"{device.name} could not train",
+                detail=reason,
+                action="Look at the device's data and log.",
+                run_id=assignment.round.run_id,
+                round=assignment.round.number,
+                device_id=device.pk,
+            ),
+            now,
+        )
+        tell_run(assignment.round.run, now)
+        events.wake_coordinators()
+    return assignment

@@ -1,0 +1,106 @@
+"""The thread that drives all runs: woken at once when something happens, and by a clock for deadlines.
+
+Any number may run, in any number of processes; the database decides who does what.
+"""
+
+import logging
+import threading
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.db.models import F
+from django.utils import timezone
+
+from edge.protocol.server import ErrorNotification
+from edge.training import set_torch_threads
+from fl import events, signals, sweeping
+from fl.coordination import advance, advance_run
+from fl.devices import expire_leases
+from fl.lifecycle import RunState
+from fl.models import Round, Run
+
+logger = logging.getLogger(__name__)
+
+
+class Coordinator(threading.Thread):
+    """Calls `advance` for every open round whenever it is woken, and at least once a clock."""
+
+    def __init__(self) -> None:
+        super().__init__(name="coordinator", daemon=True)
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._sweep_at = timezone.now()
+        self._last_error = ""
+
+    def wake(self, *_: Any, **__: Any) -> None:
+        """Look for work now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End after the step that is being done; join to wait for it."""
+        self._stopping.set()
+        self._woken.set()
+
+    def run(self) -> None:
+        set_torch_threads(settings.QFLARE_TORCH_THREADS)
+        signals.work_available.connect(self.wake)
+        try:
+            while not self._stopping.is_set():
+                self._woken.wait(timeout=settings.QFLARE_CLOCK_SECONDS)
+                self._woken.clear()
+                self._work()
+        finally:
+            signals.work_available.disconnect(self.wake)
+            connection.close()
+
+    def _work(self) -> None:
+        close_old_connections()
+        try:
+            expire_leases(now=timezone.now())
+            while drive(self._stopping):
+                pass
+            self._sweep(timezone.now())
+            self._last_error = ""
+        except Exception as error:
+            # The database may be away, or a bug has shown: it is told once, and the clock tries again.
+            logger.exception("the coordinator could not finish its turn; it tries again")
+            self._tell(error)
+
+    def _sweep(self, now: datetime) -> None:
+        if now >= self._sweep_at:
+            sweeping.sweep(now=now)
+            self._sweep_at = now + timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
+
+    def _tell(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text == self._last_error:
+            return
+        try:
+            with events.transaction():
+                events.record(
+                    events.SYSTEM,
+                    ErrorNotification(
+                        code="coordinator_error",
+                        title="The coordinator could not finish its turn",
+                        detail=text,
+                        action="See the server's log. It tries again every second.",
+                    ),
+                    timezone.now(),
+                )
+            self._last_error = text
+        except Exception:
+            logger.exception("the error could not be recorded either; the database seems to be away")
+
+
+def drive(stopping: threading.Event) -> bool:
+    """Advance every run and round that is open, least recently served first; say whether anything was done."""
+    done = False
+    for run_id in Run.objects.filter(state=RunState.RUNNING).order_by("pk").values_list("pk", flat=True):
+        done |= not stopping.is_set() and advance_run(run_id, timezone.now())
+    waiting = Round.objects.filter(ended_at__isnull=True)
+    served = waiting.order_by(F("run__last_served_at").asc(nulls_first=True), "run_id")
+    for round_id in served.values_list("pk", flat=True):
+        done |= not stopping.is_set() and advance(round_id, timezone.now())
+    return done

@@ -1,0 +1,332 @@
+"""Use cases of devices: tokens, enrolment, approval and its end, access to HTTP, and presence.
+
+Presence is a lease with a connection id. A row means online; a socket that closes gives the lease a short grace, and
+only the close of the newest connection counts, so that a late end of an old socket never turns a new one off.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core import signing
+from django.db.models import Q
+from django.db.transaction import on_commit
+
+from edge.identity import ALGORITHM, fingerprint_of
+from edge.protocol import PROTOCOL, server
+from edge.protocol.client import Hello
+from edge.protocol.enrollment import TokenText
+from edge.protocol.http import EnrollmentRequest
+from fl import events, signals
+from fl.exceptions import Conflict, DeviceBarred, Invalid, TokenExpired, TokenRefused, Unauthenticated, WrongMove
+from fl.lifecycle import DEVICE_MOVES, OPEN_ASSIGNMENTS, AssignmentState, DeviceState
+from fl.models import Assignment, Device, DeviceTask, EnrollmentToken, PresenceLease
+from fl.payloads import device_status
+from fl.rounds import end_assignment
+from fl.server_key import server_key
+
+logger = logging.getLogger(__name__)
+
+ML_DSA_65_PUBLIC_KEY_BYTES = 1952
+_ACCESS_SALT = "qflare/v1/access"
+
+
+# ── enrolment ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def issue_token(
+    *, label: str, auto_approve: bool, lifetime: timedelta, created_by: User | None, now: datetime
+) -> tuple[EnrollmentToken, TokenText]:
+    """Make a token that lets one device in; its text is returned once and never stored.
+
+    Raises:
+        Invalid: the lifetime is not positive.
+    """
+    if lifetime <= timedelta(0):
+        raise Invalid("a token must live longer than no time", field="lifetime")
+    text = TokenText(id=secrets.token_hex(6), secret=secrets.token_urlsafe(32), fingerprint=server_key().fingerprint)
+    token = EnrollmentToken.objects.create(
+        token_id=text.id,
+        secret_hash=_hash(text.secret),
+        label=label,
+        auto_approve=auto_approve,
+        created_by=created_by,
+        created_at=now,
+        expires_at=now + lifetime,
+    )
+    return token, text
+
+
+def enroll(*, request: EnrollmentRequest, now: datetime) -> Device:
+    """Let a device in; the caller has checked that the request is signed with the key it brings.
+
+    The same request with the same key answers with the same device.
+
+    Raises:
+        TokenRefused: the token is unknown, used by another key, or expired.
+        Conflict: another device has this name, or this key.
+        Invalid: the key, protocol or algorithm is not ours.
+    """
+    public_key = _checked_public_key(request)
+    fingerprint = fingerprint_of(public_key)
+    token = EnrollmentToken.objects.filter(token_id=request.token_id).select_related("device").first()
+    # An unknown token costs the same comparison, so that the time does not tell it from a wrong secret.
+    known_hash = token.secret_hash if token else _hash("")
+    if not hmac.compare_digest(known_hash, _hash(request.token_secret)) or token is None:
+        raise TokenRefused
+    if token.device is not None and token.device.fingerprint == fingerprint:
+        return token.device
+    with events.transaction():
+        # The WHERE clause makes the token work once, however many ask at the same time.
+        if not EnrollmentToken.objects.filter(pk=token.pk, used_at__isnull=True, expires_at__gt=now).update(
+            used_at=now
+        ):
+            raise TokenRefused
+        if Device.objects.filter(Q(name=request.name) | Q(fingerprint=fingerprint)).exists():
+            raise Conflict(
+                f"a device named {request.name!r}, or one with this key, is enrolled already",
+                action="choose another name",
+                code="device_exists",
+            )
+        device = Device.objects.create(
+            name=request.name,
+            public_key=public_key,
+            fingerprint=fingerprint,
+            state=DeviceState.ACTIVE if token.auto_approve else DeviceState.PENDING,
+            protocol=request.protocol,
+            edge_version=request.edge_version,
+            enrolled_at=now,
+        )
+        EnrollmentToken.objects.filter(pk=token.pk).update(device=device)
+        events.open_stream(device.stream)
+        _announce(device, now)
+    return device
+
+
+def _checked_public_key(request: EnrollmentRequest) -> bytes:
+    if request.protocol != PROTOCOL:
+        raise Invalid(f"this server speaks {PROTOCOL}, not {request.protocol}", field="protocol")
+    if request.algorithm != ALGORITHM:
+        raise Invalid(f"this server accepts {ALGORITHM} keys, not {request.algorithm}", field="algorithm")
+    if not 1 <= len(request.name.strip()) <= 100:
+        raise Invalid("a device's name has 1 to 100 characters", field="name")
+    try:
+        public_key = b64decode(request.public_key, validate=True)
+    except Base64Error as error:
+        raise Invalid("the public key is not base64", field="public_key") from error
+    if len(public_key) != ML_DSA_65_PUBLIC_KEY_BYTES:
+        raise Invalid(
+            f"an {ALGORITHM} key has {ML_DSA_65_PUBLIC_KEY_BYTES} bytes, not {len(public_key)}", field="public_key"
+        )
+    return public_key
+
+
+# ── a device's state ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def approve(*, device: Device, now: datetime, by: User | None) -> Device:
+    """Let a pending device take part.
+
+    Raises:
+        WrongMove: it is not pending.
+    """
+    return _move(device, (DeviceState.PENDING,), DeviceState.ACTIVE, reason=_by("approved", by), now=now)
+
+
+def suspend(*, device: Device, reason: str, now: datetime, by: User | None) -> Device:
+    """Bar an active device until it is reinstated; its connection ends and its open assignment is cancelled.
+
+    Raises:
+        WrongMove: it is not active.
+    """
+    return _move(device, (DeviceState.ACTIVE,), DeviceState.SUSPENDED, reason=reason or _by("suspended", by), now=now)
+
+
+def reinstate(*, device: Device, now: datetime, by: User | None) -> Device:
+    """Let a suspended device take part again.
+
+    Raises:
+        WrongMove: it is not suspended.
+    """
+    return _move(device, (DeviceState.SUSPENDED,), DeviceState.ACTIVE, reason=_by("reinstated", by), now=now)
+
+
+def revoke(*, device: Device, reason: str, now: datetime, by: User | None) -> Device:
+    """Bar a device for good; its connection ends and its open assignment is cancelled.
+
+    Raises:
+        WrongMove: it is revoked already.
+    """
+    allowed = tuple(state for state, moves in DEVICE_MOVES.items() if DeviceState.REVOKED in moves)
+    return _move(device, allowed, DeviceState.REVOKED, reason=reason or _by("revoked", by), now=now)
+
+
+def _by(what: str, by: User | None) -> str:
+    return f"{what} by {by.get_username()}" if by else ""
+
+
+def _move(
+    device: Device, allowed: tuple[DeviceState, ...], state: DeviceState, *, reason: str, now: datetime
+) -> Device:
+    with events.transaction():
+        moved = Device.objects.filter(pk=device.pk, state__in=allowed).update(state=state, state_reason=reason)
+        device.refresh_from_db()
+        if not moved:
+            raise WrongMove(f"the device {device.name}", current=device.state, wanted=state)
+        if state is not DeviceState.ACTIVE:
+            _cancel_assignment(device, reason=f"the device was {state}", now=now)
+            on_commit(partial(signals.device_barred.send_robust, None, device_id=device.pk, reason=reason), robust=True)
+        _announce(device, now)
+        events.wake_coordinators()
+    return device
+
+
+def _cancel_assignment(device: Device, *, reason: str, now: datetime) -> None:
+    open_one = Assignment.objects.filter(device=device, state__in=OPEN_ASSIGNMENTS).first()
+    if open_one is not None:
+        end_assignment(open_one, AssignmentState.CANCELLED, reason=reason, now=now)
+
+
+def _announce(device: Device, now: datetime) -> None:
+    events.record(events.SYSTEM, device_status(device), now)
+
+
+# ── access by HTTP ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def access_token(*, device: Device, now: datetime) -> server.AccessToken:
+    """Return a bearer token for HTTP, good for QFLARE_DEVICE_TOKEN_SECONDS, whatever becomes of the socket."""
+    expires_at = now + timedelta(seconds=settings.QFLARE_DEVICE_TOKEN_SECONDS)
+    token = signing.Signer(salt=_ACCESS_SALT).sign_object({"device": device.pk, "until": int(expires_at.timestamp())})
+    return server.AccessToken(token=token, expires_at=expires_at)
+
+
+def device_of_token(*, token: str, now: datetime) -> Device:
+    """Return the device that a bearer token is for; its state is looked up at each request.
+
+    Raises:
+        Unauthenticated: the token is not ours, or its device is gone.
+        TokenExpired: it is past its time.
+        DeviceBarred: the device is not active.
+    """
+    try:
+        content = signing.Signer(salt=_ACCESS_SALT).unsign_object(token)
+    except signing.BadSignature as error:
+        raise Unauthenticated("this bearer token is not valid", action="connect by WebSocket to get one") from error
+    if now.timestamp() >= content["until"]:
+        raise TokenExpired("this bearer token has expired", action="use the one that came with the newest heartbeat")
+    device = Device.objects.filter(pk=content["device"]).first()
+    if device is None:
+        raise Unauthenticated("this bearer token is not valid", action="connect by WebSocket to get one")
+    if device.state != DeviceState.ACTIVE:
+        raise DeviceBarred(f"the device {device.name} is {device.state}", action="ask an operator")
+    return device
+
+
+# ── presence ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello, now: datetime) -> Device:
+    """Give a device that has proved its key the lease of its new connection, and take note of what it offers.
+
+    An older connection of it is told to end (`signals.device_replaced`): the newest wins.
+
+    Raises:
+        DeviceBarred: the device is not active.
+    """
+    with events.transaction():
+        # The UPDATE is the lock: two connections of one device take their turns.
+        active = Device.objects.filter(pk=device_id, state=DeviceState.ACTIVE)
+        if not active.update(last_heard_at=now, edge_version=hello.edge_version[:40], protocol=hello.protocol[:20]):
+            device = Device.objects.filter(pk=device_id).first()
+            state = device.state if device else "unknown"
+            raise DeviceBarred(f"the device is {state}", action="ask an operator")
+        device = Device.objects.get(pk=device_id)
+        news = _take_lease(device, connection_id, instance, now)
+        news |= _take_offers(device, hello)
+        if news:
+            _announce(Device.objects.get(pk=device_id), now)
+        events.wake_coordinators()
+    return device
+
+
+def _take_lease(device: Device, connection_id: str, instance: str, now: datetime) -> bool:
+    """Give the lease to a connection; say whether the device was offline before."""
+    older = PresenceLease.objects.filter(device=device).first()
+    if older is not None and older.closed_at is None:
+        on_commit(
+            partial(signals.device_replaced.send_robust, None, device_id=device.pk, connection_id=older.connection_id),
+            robust=True,
+        )
+    PresenceLease.objects.update_or_create(
+        device=device,
+        defaults={
+            "connection_id": connection_id,
+            "instance": instance,
+            "connected_at": now,
+            "lease_until": now + timedelta(seconds=settings.QFLARE_LEASE_SECONDS),
+            "closed_at": None,
+        },
+    )
+    return older is None
+
+
+def _take_offers(device: Device, hello: Hello) -> bool:
+    """Store the tasks a device offers; say whether they differ from those it offered before."""
+    offers = {offer.task: (offer.digest, offer.num_examples, sorted(offer.supports)) for offer in hello.tasks}
+    known = {row.task: (row.digest, row.num_examples, row.supports) for row in device.tasks.all()}
+    if offers == known:
+        return False
+    device.tasks.all().delete()
+    DeviceTask.objects.bulk_create(
+        DeviceTask(device=device, task=task, digest=digest, num_examples=num_examples, supports=supports)
+        for task, (digest, num_examples, supports) in sorted(offers.items())
+    )
+    return True
+
+
+def heard_from(*, connection_ids: Collection[str], now: datetime) -> None:
+    """Renew the leases of many connections at once."""
+    alive = PresenceLease.objects.filter(connection_id__in=connection_ids, closed_at__isnull=True)
+    Device.objects.filter(lease__in=alive).update(last_heard_at=now)
+    alive.update(lease_until=now + timedelta(seconds=settings.QFLARE_LEASE_SECONDS))
+
+
+def disconnected(*, connection_id: str, now: datetime) -> None:
+    """Take note that a connection closed; the device is announced offline when the grace runs out without a new one."""
+    grace = timedelta(seconds=settings.QFLARE_PRESENCE_GRACE_SECONDS)
+    closed = PresenceLease.objects.filter(connection_id=connection_id, closed_at__isnull=True)
+    if closed.update(closed_at=now, lease_until=now + grace):
+        events.wake_coordinators()
+
+
+def expire_leases(*, now: datetime) -> int:
+    """Announce the devices offline whose leases ran out, each once, whoever else sweeps; return how many."""
+    expired = 0
+    for lease in PresenceLease.objects.filter(lease_until__lte=now).order_by("device_id"):
+        with events.transaction():
+            gone, _ = PresenceLease.objects.filter(
+                pk=lease.pk, connection_id=lease.connection_id, lease_until__lte=now
+            ).delete()
+            if gone:
+                expired += 1
+                _announce(Device.objects.get(pk=lease.device_id), now)
+                events.wake_coordinators()
+    return expired
+
+
+def acknowledge(*, device_id: int, seq: int) -> None:
+    """Take note that a device knows its own stream up to `seq`; an older acknowledgement changes nothing."""
+    Device.objects.filter(pk=device_id, acked_seq__lt=seq).update(acked_seq=seq)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Moves of runs, rounds and assignments: each one conditional UPDATE and its event, inside the caller's transaction.
+
+Only use cases and `fl.coordination` call these. Locks are taken in one order: run, round, assignment, streams.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from edge.protocol.server import Cancel, ErrorNotification
+from fl import events
+from fl.exceptions import LostRace, NotFound
+from fl.lifecycle import (
+    ASSIGNMENT_MOVES,
+    OPEN_ASSIGNMENTS,
+    OPEN_ROUNDS,
+    ROUND_MOVES,
+    RUN_MOVES,
+    AssignmentState,
+    EndRun,
+    OpenRound,
+    RoundState,
+    RunFacts,
+    RunState,
+    after_round,
+)
+from fl.models import Assignment, GlobalModel, Round, Run
+from fl.payloads import assignment_progress, run_status
+
+
+def lock_run(run_id: int) -> Run:
+    """Return a run and keep it as it is until the transaction ends.
+
+    On SQLite the transaction itself is the lock (BEGIN IMMEDIATE), on PostgreSQL the row is.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    run = Run.objects.select_for_update().filter(pk=run_id).first()
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    return run
+
+
+def move_run(run: Run, state: RunState, *, now: datetime, reason: str = "") -> Run:
+    """Move a run to a state and tell.
+
+    Raises:
+        LostRace: it is in no state that leads there, any more.
+    """
+    allowed = [origin for origin, moves in RUN_MOVES.items() if state in moves]
+    ends = not RUN_MOVES[state]
+    changes: dict[str, object] = {"state": state, "reason": reason[:500]}
+    if ends:
+        changes["ended_at"] = now
+    if state is RunState.RUNNING and run.started_at is None:
+        changes["started_at"] = now
+    if not Run.objects.filter(pk=run.pk, state__in=allowed).update(**changes):
+        raise LostRace(f"run {run.pk} can no longer become {state}")
+    run.refresh_from_db()
+    tell_run(run, now)
+    return run
+
+
+def tell_run(run: Run, now: datetime) -> None:
+    """Record the state of a run as it is now."""
+    events.record(run.stream, run_status(run), now)
+
+
+def open_round_of(run: Run) -> Round | None:
+    """Return the round of a run that has not ended."""
+    return run.round_set.filter(state__in=OPEN_ROUNDS).first()
+
+
+def newest_model(run: Run) -> GlobalModel | None:
+    """Return the newest published version of a run."""
+    return run.models.filter(published_at__isnull=False).order_by("-version").first()
+
+
+def settle_run(run: Run, *, now: datetime) -> None:
+    """Open the round that follows, or end the run, where its last round has ended; the caller has locked the run."""
+    base = newest_model(run)
+    if base is None or open_round_of(run) is not None or run.state not in (RunState.RUNNING, RunState.PAUSED):
+        return
+    match after_round(_facts(run)):
+        case OpenRound(number):
+            Round.objects.create(run=run, number=number, base_model=base, opened_at=now)
+            tell_run(run, now)
+            events.wake_coordinators()
+        case EndRun(state, reason):
+            move_run(run, state, now=now, reason=reason)
+
+
+def _facts(run: Run) -> RunFacts:
+    states = list(run.round_set.order_by("-number").values_list("state", flat=True)[:3])
+    failed = 0
+    for state in states:
+        if state != RoundState.FAILED:
+            break
+        failed += 1
+    last = run.round_set.order_by("-number").values_list("number", flat=True).first()
+    return RunFacts(
+        state=RunState(run.state),
+        rounds=run.rounds,
+        last_number=last or 0,
+        failed_in_a_row=failed,
+        stop_after_round=run.stop_after_round,
+    )
+
+
+def end_round(round_: Round, state: RoundState, *, reason: str, now: datetime) -> None:
+    """End an open round as failed or stopped, with its open assignments, and tell why.
+
+    Raises:
+        LostRace: it is in no state that leads there, any more.
+    """
+    allowed = [origin for origin, moves in ROUND_MOVES.items() if state in moves]
+    ended = Round.objects.filter(pk=round_.pk, state__in=allowed).update(
+        state=state, reason=reason[:500], ended_at=now, claim_token="", claimed_until=None
+    )
+    if not ended:
+        raise LostRace(f"round {round_.pk} can no longer become {state}")
+    round_.refresh_from_db()
+    GlobalModel.objects.filter(round=round_, published_at__isnull=True).delete()
+    close_assignments(round_, _ending_of(state), reason=reason, now=now)
+    if state is RoundState.FAILED:
+        events.record(
+            round_.run.stream,
+            ErrorNotification(
+                code="round_failed",
+                severity="warning",
+                title=f"Round {round_.number} of {round_.run.name} failed",
+                detail=reason,
+                action="See the round's assignments for what became of each device.",
+                run_id=round_.run_id,
+                round=round_.number,
+            ),
+            now,
+        )
+
+
+def _ending_of(state: RoundState) -> AssignmentState:
+    return AssignmentState.CANCELLED if state is RoundState.STOPPED else AssignmentState.EXPIRED
+
+
+def close_assignments(round_: Round, state: AssignmentState, *, reason: str, now: datetime) -> None:
+    """End every assignment of a round that is still open."""
+    still_open: Iterable[Assignment] = (
+        round_.assignments.filter(state__in=OPEN_ASSIGNMENTS)
+        .select_related("device", "round", "round__run")
+        .order_by("cohort_index")
+    )
+    for assignment in still_open:
+        end_assignment(assignment, state, reason=reason, now=now)
+
+
+def end_assignment(assignment: Assignment, state: AssignmentState, *, reason: str, now: datetime) -> None:
+    """End an open assignment; its device is told to stop where it could still be at work.
+
+    Raises:
+        LostRace: it is in no state that leads there, any more.
+    """
+    allowed = [origin for origin, moves in ASSIGNMENT_MOVES.items() if state in moves]
+    ended = Assignment.objects.filter(pk=assignment.pk, state__in=allowed).update(
+        state=state, reason=reason[:500], ended_at=now
+    )
+    if not ended:
+        raise LostRace(f"assignment {assignment.pk} can no longer become {state}")
+    assignment.refresh_from_db()
+    if state in (AssignmentState.EXPIRED, AssignmentState.CANCELLED):
+        cancel = Cancel(
+            assignment_id=assignment.pk,
+            run_id=assignment.round.run_id,
+            round=assignment.round.number,
+            reason=reason,
+        )
+        events.record(assignment.device.stream, cancel, now)
+    events.record(events.SYSTEM, assignment_progress(assignment), now)

@@ -1,0 +1,169 @@
+"""Use cases of runs: create, start, pause, resume, stop."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+
+from edge.tasks import missing_support
+from fl import events
+from fl.exceptions import InvalidRun, WrongMove
+from fl.lifecycle import RoundState, RunState
+from fl.models import Run
+from fl.rounds import end_round, lock_run, move_run, open_round_of, settle_run, tell_run
+from fl.strategies import StepChoice, StrategyError, check_config, check_step, find_strategy, required_support
+from fl.tasks import digest_of_task, task_named
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run is to be; fields are those of `Run`, with the defaults of its task and strategy where None."""
+
+    name: str
+    task: str
+    strategy: str = "fedavg"
+    rounds: int = 20
+    cohort_size: int = 2
+    quorum: int | None = None
+    seed: int = 0
+    strategy_config: dict[str, float] = field(default_factory=dict)
+    steps: Sequence[dict[str, Any]] = ()
+    local_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    cohort_wait_seconds: float = 30.0
+    deadline_seconds: float = 600.0
+    min_examples: int = 1
+    max_update_norm: float | None = None
+    public: bool = False
+    keep_updates: bool = False
+
+
+def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
+    """Make a run that waits to be started; everything that could never work is refused here.
+
+    Raises:
+        TaskUnavailable: the server does not have the task.
+        InvalidRun: a value cannot be, or the task cannot do what the strategy needs.
+    """
+    task = task_named(plan.task)
+    values = asdict(plan)
+    for name in ("local_epochs", "batch_size", "learning_rate", "momentum"):
+        if values[name] is None:
+            values[name] = getattr(task.defaults, name)
+    values["quorum"] = plan.cohort_size if plan.quorum is None else plan.quorum
+    values["steps"] = list(plan.steps)
+    _check_numbers(values)
+    values["strategy_config"] = _checked_strategy(plan)
+    if lacking := missing_support(task, required_support(plan.strategy, plan.strategy_config)):
+        raise InvalidRun(
+            f"the task {plan.task} cannot do what {plan.strategy} needs: {', '.join(sorted(lacking))}",
+            field="strategy",
+            action="choose another strategy, or declare the support in the task's training loop",
+        )
+    run = Run(task_digest=digest_of_task(plan.task), created_by=created_by, created_at=now, **values)
+    try:
+        run.full_clean(exclude=["created_by"])
+    except ValidationError as error:
+        field_name, messages = next(iter(error.message_dict.items()))
+        raise InvalidRun(f"{field_name}: {messages[0]}", field=field_name) from error
+    with events.transaction():
+        run.save()
+        events.open_stream(run.stream, task=run.task, public=run.public)
+        tell_run(run, now)
+    return run
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidRun(f"{name} must be a finite number", field=name)
+    if values["quorum"] > values["cohort_size"]:
+        raise InvalidRun(
+            f"a quorum of {values['quorum']} can never be met by a cohort of {values['cohort_size']}",
+            field="quorum",
+            action="lower the quorum or raise cohort_size",
+        )
+    if not values["learning_rate"] > 0:
+        raise InvalidRun("learning_rate must be above 0", field="learning_rate")
+    if not 0 <= values["momentum"] < 1:
+        raise InvalidRun("momentum must be in [0, 1)", field="momentum")
+    for name in ("rounds", "cohort_size", "quorum", "local_epochs", "batch_size"):
+        if values[name] < 1:
+            raise InvalidRun(f"{name} must be at least 1", field=name)
+
+
+def _checked_strategy(plan: RunPlan) -> dict[str, float]:
+    try:
+        for step in plan.steps:
+            check_step(StepChoice(step.get("name", ""), step.get("config", {})))
+        return dict(check_config(find_strategy(plan.strategy), plan.strategy_config))
+    except StrategyError as error:
+        raise InvalidRun(str(error), field="strategy") from error
+
+
+def start_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
+    """Let a pending run begin; a coordinator makes its initial model and opens its first round.
+
+    Raises:
+        WrongMove: it is not pending.
+    """
+    return _move(run, RunState.PENDING, RunState.RUNNING, now)
+
+
+def pause_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
+    """Pause a running run at once: its open round finishes, none opens.
+
+    Raises:
+        WrongMove: it is not running.
+    """
+    return _move(run, RunState.RUNNING, RunState.PAUSED, now, reason=f"paused by {by.get_username()}" if by else "")
+
+
+def resume_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
+    """Let a paused run go on: with its open round, or the next.
+
+    Raises:
+        WrongMove: it is not paused.
+    """
+    return _move(run, RunState.PAUSED, RunState.RUNNING, now)
+
+
+def _move(run: Run, origin: RunState, state: RunState, now: datetime, *, reason: str = "") -> Run:
+    with events.transaction():
+        locked = lock_run(run.pk)
+        if locked.state != origin:
+            raise WrongMove(f"run {run.label}", current=locked.state, wanted=state)
+        move_run(locked, state, now=now, reason=reason)
+        settle_run(locked, now=now)
+        events.wake_coordinators()
+    return locked
+
+
+def stop_run(*, run: Run, now: datetime, by: User | None = None, after_round: bool = False) -> Run:
+    """Stop a run: after the round that is training, or now, which cancels what devices are doing.
+
+    Raises:
+        WrongMove: it has ended.
+    """
+    with events.transaction():
+        locked = lock_run(run.pk)
+        if locked.ended_at is not None:
+            raise WrongMove(f"run {run.label}", current=locked.state, wanted=RunState.STOPPED)
+        current = open_round_of(locked)
+        who = f" by {by.get_username()}" if by else ""
+        if after_round and current is not None and current.state != RoundState.PENDING:
+            Run.objects.filter(pk=locked.pk).update(stop_after_round=True, reason=f"stopping after this round{who}")
+            locked.refresh_from_db()
+            tell_run(locked, now)
+            return locked
+        if current is not None:
+            end_round(current, RoundState.STOPPED, reason=f"the run was stopped{who}", now=now)
+        move_run(locked, RunState.STOPPED, now=now, reason=f"stopped{who}")
+        events.wake_coordinators()
+    return locked

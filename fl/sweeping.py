@@ -1,0 +1,50 @@
+"""Clearing away what nothing names: files whose process died before its row, and old answers to commands."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+
+from fl.files import incoming_folder
+from fl.models import GlobalModel, IdempotentRequest, SignInCode, Update
+
+ANSWERS_ARE_KEPT = timedelta(hours=24)
+
+
+def sweep(*, now: datetime) -> list[str]:
+    """Delete files older than QFLARE_SWEEP_SECONDS that no row names; return their names."""
+    before = now - timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
+    IdempotentRequest.objects.filter(created_at__lt=now - ANSWERS_ARE_KEPT).delete()
+    SignInCode.objects.filter(expires_at__lt=now - ANSWERS_ARE_KEPT).delete()
+    named = set(Update.objects.exclude(file="").values_list("file", flat=True))
+    for row in GlobalModel.objects.values_list("file", "strategy_state_file"):
+        named.update(row)
+    swept = [name for name in _stored() if name not in named and _modified(name) < before]
+    for name in swept:
+        default_storage.delete(name)
+    for partial in incoming_folder().glob("*.partial"):
+        if datetime.fromtimestamp(partial.stat().st_mtime, tz=now.tzinfo) < before:
+            partial.unlink(missing_ok=True)
+    return swept
+
+
+def _stored() -> list[str]:
+    names = []
+    for folder in ("models", "updates"):
+        names += _walk(folder)
+    return names
+
+
+def _walk(folder: str) -> list[str]:
+    if not default_storage.exists(folder):
+        return []
+    folders, files = default_storage.listdir(folder)
+    names = [str(Path(folder) / file) for file in files]
+    for inner in folders:
+        names += _walk(str(Path(folder) / inner))
+    return names
+
+
+def _modified(name: str) -> datetime:
+    return default_storage.get_modified_time(name)

@@ -1,0 +1,283 @@
+"""Use cases of updates: accept what keeps every rule, reject the rest with its reason, note what is late."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn
+
+import msgspec
+
+from edge.identity import ALGORITHM, UPDATE_CONTEXT, BadSignature, verify
+from edge.protocol import PROTOCOL
+from edge.protocol.http import UpdateManifest, UpdateReceipt
+from edge.protocol.server import ErrorNotification
+from edge.weights import norm
+from edge.wire import WireError, check_file, file_digest, max_size, read_file
+from fl import events
+from fl.exceptions import Conflict, NotFound, UpdateRefused
+from fl.files import ReceivedFile
+from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState, RoundState
+from fl.models import Assignment, Device, Round, Update
+from fl.models.update import UpdateState
+from fl.rounds import end_assignment, tell_run
+from fl.tasks import spec_of_task
+
+MAX_EXAMPLES = 2**40
+MAX_MANIFEST_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What a device sent, less the file."""
+
+    device: Device
+    assignment: Assignment
+    manifest: bytes
+    signature: bytes
+    now: datetime
+
+
+def size_limit(assignment: Assignment) -> int:
+    """Return how many bytes an update of this assignment's task can have at most."""
+    return max_size(spec_of_task(assignment.round.run.task))
+
+
+def assignment_of(device: Device, assignment_id: int) -> Assignment:
+    """Return a device's assignment, open or not.
+
+    Raises:
+        NotFound: it has none of this number.
+    """
+    assignment = (
+        Assignment.objects.filter(pk=assignment_id, device=device)
+        .select_related("round", "round__run", "round__base_model", "device")
+        .first()
+    )
+    if assignment is None:
+        raise NotFound(f"there is no assignment {assignment_id} of this device")
+    return assignment
+
+
+def accept_update(
+    *,
+    device: Device,
+    assignment_id: int,
+    manifest: bytes,
+    signature: bytes,
+    file: ReceivedFile,
+    size: int,
+    now: datetime,
+) -> UpdateReceipt:
+    """Take in an update: check it, store it, count it; sending the same again answers the same.
+
+    Args:
+        manifest: the exact bytes that were signed.
+        file: what arrived; it is moved to its place when the update is accepted, and stays the caller's otherwise.
+        size: how many bytes arrived.
+
+    Raises:
+        NotFound: the device has no such assignment.
+        Conflict: another update was sent for it.
+        UpdateRefused: a rule is broken; the assignment is rejected with this reason.
+    """
+    assignment = assignment_of(device, assignment_id)
+    sent = _Sent(device, assignment, manifest, signature, now)
+    if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
+        return _answer_again(sent, earlier)
+    try:
+        content = _checked_manifest(sent)
+        if assignment.state in (AssignmentState.EXPIRED, AssignmentState.CANCELLED):
+            return _keep_late(sent, content)
+        length = _checked_file(sent, content, file, size)
+    except UpdateRefused as refusal:
+        _reject(sent, refusal)
+    return _store(sent, content, file, length)
+
+
+def reject_update(
+    *, device: Device, assignment_id: int, manifest: bytes, signature: bytes, refusal: UpdateRefused, now: datetime
+) -> NoReturn:
+    """Reject an update for a rule that it broke before its file was whole, such as its size; raises the refusal.
+
+    Raises:
+        NotFound: the device has no such assignment.
+        UpdateRefused: always, otherwise.
+    """
+    assignment = assignment_of(device, assignment_id)
+    if Update.objects.filter(assignment=assignment).exists() or assignment.state not in OPEN_ASSIGNMENTS:
+        raise refusal
+    _reject(_Sent(device, assignment, manifest, signature, now), refusal)
+
+
+def _answer_again(sent: _Sent, earlier: Update) -> UpdateReceipt:
+    if bytes(earlier.manifest) != sent.manifest:
+        raise Conflict(
+            f"another update was sent for assignment {sent.assignment.pk}: it is {earlier.state}",
+            action="keep the first one",
+        )
+    if earlier.state == UpdateState.REJECTED:
+        raise UpdateRefused(earlier.reason, code=earlier.code)
+    return _receipt(sent.assignment.pk, earlier)
+
+
+def _receipt(assignment_id: int, update: Update) -> UpdateReceipt:
+    return UpdateReceipt(
+        assignment_id=assignment_id, state=update.state, reason=update.reason, received_at=update.received_at
+    )
+
+
+# ── rules ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _checked_manifest(sent: _Sent) -> UpdateManifest:
+    """Check the signature, then that the manifest speaks of this assignment."""
+    if len(sent.manifest) > MAX_MANIFEST_BYTES:
+        raise UpdateRefused(f"the manifest has more than {MAX_MANIFEST_BYTES} bytes", code="bad_manifest")
+    try:
+        verify(bytes(sent.device.public_key), sent.signature, sent.manifest, UPDATE_CONTEXT)
+    except BadSignature as error:
+        raise UpdateRefused(
+            "the manifest is not signed with this device's key",
+            action="sign the exact bytes of the manifest",
+            code="bad_signature",
+        ) from error
+    try:
+        content = msgspec.json.decode(sent.manifest, type=UpdateManifest)
+    except msgspec.DecodeError as error:
+        raise UpdateRefused(f"the manifest cannot be read: {error}", code="bad_manifest") from error
+    _check_subject(sent, content)
+    if not 1 <= content.num_examples <= MAX_EXAMPLES:
+        raise UpdateRefused(f"num_examples is {content.num_examples}; it must be at least 1", code="bad_num_examples")
+    if not all(math.isfinite(value) for value in content.metrics.values()):
+        raise UpdateRefused("a metric is not finite", code="bad_metrics")
+    return content
+
+
+def _check_subject(sent: _Sent, content: UpdateManifest) -> None:
+    round_ = sent.assignment.round
+    expected: dict[str, object] = {
+        "algorithm": ALGORITHM,
+        "protocol": PROTOCOL,
+        "device_id": sent.device.pk,
+        "run_id": round_.run_id,
+        "round": round_.number,
+        "assignment_id": sent.assignment.pk,
+        "base_digest": round_.base_model.digest,
+    }
+    for field, value in expected.items():
+        if (said := getattr(content, field)) != value:
+            raise UpdateRefused(f"the manifest says {field} {said}; it must be {value}", code="wrong_manifest")
+
+
+def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile, size: int) -> float:
+    """Check what arrived against its manifest, the model and the run's limit; return the delta's L2 norm."""
+    if size != content.size:
+        raise UpdateRefused(f"{size} bytes arrived; the manifest says {content.size}", code="wrong_size")
+    if file_digest(file.path) != content.update_digest:
+        raise UpdateRefused("the file's SHA-256 is not the one in the manifest", code="wrong_digest")
+    run = sent.assignment.round.run
+    spec = spec_of_task(run.task)
+    try:
+        check_file(file.path, spec)
+    except WireError as error:
+        raise UpdateRefused(str(error), code=error.code) from error
+    length = norm(read_file(file.path, spec))
+    if not math.isfinite(length):
+        raise UpdateRefused("the update holds values that are not finite", code="not_finite")
+    if run.max_update_norm is not None and length > run.max_update_norm:
+        raise UpdateRefused(
+            f"the update's L2 norm is {length:.4g}; this run takes at most {run.max_update_norm:g}",
+            code="norm_too_large",
+        )
+    return length
+
+
+# ── outcomes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: float) -> UpdateReceipt:
+    assignment = sent.assignment
+    with events.transaction():
+        # This UPDATE changes nothing and locks everything: while we hold the row, no coordinator can close the round.
+        training = Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None)
+        still_open = Assignment.objects.filter(pk=assignment.pk, state__in=OPEN_ASSIGNMENTS)
+        if not training or not still_open.exists():
+            return _outrun(sent, content)
+        name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
+        still_open.update(progress=1.0)
+        update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
+        end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now)
+        tell_run(assignment.round.run, sent.now)
+        events.wake_coordinators()
+    return _receipt(assignment.pk, update)
+
+
+def _outrun(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
+    """Answer when the round closed, or the same update was stored, while this one was checked."""
+    earlier = Update.objects.filter(assignment=sent.assignment).first()
+    if earlier is not None:
+        return _answer_again(sent, earlier)
+    sent.assignment.refresh_from_db()
+    return _keep_late(sent, content)
+
+
+def _keep_late(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
+    assignment = sent.assignment
+    reason = f"the round had closed: {assignment.reason}" if assignment.reason else "the round had closed"
+    with events.transaction():
+        end_assignment(assignment, AssignmentState.LATE, reason=reason, now=sent.now)
+        update = _row(sent, content, UpdateState.LATE, reason=reason)
+    return _receipt(assignment.pk, update)
+
+
+def _reject(sent: _Sent, refusal: UpdateRefused) -> NoReturn:
+    assignment = sent.assignment
+    if assignment.state not in OPEN_ASSIGNMENTS:
+        raise refusal
+    with events.transaction():
+        end_assignment(assignment, AssignmentState.REJECTED, reason=refusal.message, now=sent.now)
+        _row(sent, None, UpdateState.REJECTED, code=refusal.reason_code, reason=refusal.message)
+        events.record(
+            events.SYSTEM,
+            ErrorNotification(
+                code=refusal.reason_code,
+                severity="warning",
+                title=f"Update from {sent.device.name} rejected",
+                detail=refusal.message,
+                action=refusal.action or "Look at the device's log; suspend it if it goes on.",
+                run_id=assignment.round.run_id,
+                round=assignment.round.number,
+                device_id=sent.device.pk,
+            ),
+            sent.now,
+        )
+        tell_run(assignment.round.run, sent.now)
+        events.wake_coordinators()
+    raise refusal
+
+
+def _row(
+    sent: _Sent,
+    content: UpdateManifest | None,
+    state: UpdateState,
+    *,
+    code: str = "",
+    reason: str = "",
+    norm: float | None = None,
+    file: str = "",
+) -> Update:
+    return Update.objects.create(
+        assignment=sent.assignment,
+        state=state,
+        code=code,
+        reason=reason[:500],
+        manifest=sent.manifest[:MAX_MANIFEST_BYTES],
+        signature=sent.signature[:MAX_MANIFEST_BYTES],
+        digest=content.update_digest if content else "",
+        size=content.size if content else 0,
+        num_examples=content.num_examples if content else 0,
+        metrics=content.metrics if content else {},
+        norm=norm,
+        file=file,
+        received_at=sent.now,
+    )
