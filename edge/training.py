@@ -19,6 +19,7 @@ from edge.tasks import (
     TrainingSettings,
     build_model,
     missing_support,
+    seed_global_generator,
 )
 from edge.weights import Weights, is_finite
 
@@ -121,12 +122,11 @@ def train(
 
     model = _load_model(task, weights).train()
     report = _reporter(on_progress, should_stop)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        if isinstance(task, OwnLoopTask):
-            task.train(model, examples, settings, report)
-        else:
-            _fit(task, model, examples, settings, report)
+    seed_global_generator(settings.seed)
+    if isinstance(task, OwnLoopTask):
+        task.train(model, examples, settings, report)
+    else:
+        _fit(task, model, examples, settings, report)
 
     delta = _difference(model.state_dict(), weights)
     metrics = _measure(task, model, examples)

@@ -54,12 +54,14 @@ __all__ = [
     "find_task",
     "initial_weights",
     "missing_support",
+    "seed_global_generator",
     "task_digest",
     "task_spec",
 ]
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, DigitsCnn, FashionMnist, Linear)}
 
+# Torch's generator belongs to the whole process: threads that seed it at once would draw from each other's seed.
 _global_generator = Lock()
 
 
@@ -94,10 +96,17 @@ def build_model(task: Task, seed: int = 0) -> nn.Module:
     """Make the task's model with initial weights drawn from the seed, and leave torch's global generator as it was."""
     import torch
 
-    # The generator belongs to the whole process: two threads that build at once would draw from each other's seed.
     with _global_generator, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return task.build_model()
+
+
+def seed_global_generator(seed: int) -> None:
+    """Seed torch's global generator, which models with dropout draw from, but not while a model is being built."""
+    import torch
+
+    with _global_generator:
+        torch.default_generator.manual_seed(seed)
 
 
 def initial_weights(task: Task, seed: int) -> Weights:
