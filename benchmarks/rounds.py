@@ -5,8 +5,8 @@
 
 Floor: one process, one torch thread, no network, no disk: each round trains the ten devices one after the other,
 takes the weighted mean, evaluates on the test split. QFLARE: `manage.py serve` with its embedded default (SQLite,
-in-memory layer) and one `edge fleet` process, started from nothing; the devices have their own keys, sockets and data. Round
-times are what the server's database says: from one round's end to the next one's.
+in-memory layer) and one `edge fleet` process, started from nothing; the devices have their own keys, sockets and data.
+Round times are what the server's database says: from one round's end to the next one's.
 """
 
 import argparse
