@@ -1,0 +1,291 @@
+"""How weights cross the network: safetensors bytes, never pickle, believed only where the spec already says the same.
+
+The library writes; reading is ours, since it lets pass what a stranger must not send: names that occur twice, metadata
+without end, tensors that nobody asked for. A payload is taken only if its header says exactly what the spec says, and
+its bytes are exactly the tensors', in any order, without holes.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
+
+import safetensors.torch
+import torch
+
+from edge.weights import Spec, TensorSpec, Weights, WeightsError, first_non_finite
+
+MAX_HEADER_BYTES = 1_000_000
+MAX_METADATA_BYTES = 4_096
+HEADROOM_BYTES = 64 * 1024
+"""What a payload may be larger than its tensors and a plain header."""
+
+_LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
+_METADATA = "__metadata__"
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+Buffer = bytearray | mmap.mmap
+
+
+class WireError(WeightsError):
+    """A payload is not what it must be. `code` is stable, to be stored and compared; the text is for people."""
+
+    code: ClassVar[str]
+
+
+class Truncated(WireError):
+    """The payload ends before its header says so."""
+
+    code = "truncated"
+
+
+class TooLarge(WireError):
+    """The payload is larger than weights of this spec can be."""
+
+    code = "too_large"
+
+
+class BadHeader(WireError):
+    """The header is not that of a safetensors payload."""
+
+    code = "bad_header"
+
+
+class DuplicateName(BadHeader):
+    """The header says something twice, so that two readers could understand two things."""
+
+    code = "duplicate_name"
+
+
+class MetadataTooLarge(BadHeader):
+    """The metadata is longer than anybody needs."""
+
+    code = "metadata_too_large"
+
+
+class BadLayout(WireError):
+    """The tensors' bytes overlap, leave holes, lie askew or are followed by others."""
+
+    code = "bad_layout"
+
+
+class WrongNames(WireError):
+    """Tensors are missing, or there are others than the model's."""
+
+    code = "wrong_names"
+
+
+class WrongDtype(WireError):
+    """A tensor's dtype is not the model's."""
+
+    code = "wrong_dtype"
+
+
+class WrongShape(WireError):
+    """A tensor's shape is not the model's."""
+
+    code = "wrong_shape"
+
+
+class NotFinite(WireError):
+    """A tensor holds NaN or an infinity."""
+
+    code = "not_finite"
+
+
+def encode(weights: Weights) -> bytes:
+    """Write `weights` as safetensors; tensors that share memory or lie scattered are written out each for itself."""
+    tensors: Weights = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return safetensors.torch.save(tensors)
+
+
+def decode(data: bytes, spec: Spec) -> Weights:
+    """Read weights that must be exactly those of `spec`; the tensors are the caller's own.
+
+    Raises:
+        WireError: a subclass for each way in which `data` is not what it must be. Values are not looked at.
+    """
+    _check_size(len(data), spec)
+    buffer = bytearray(data)
+    return _tensors(buffer, _offsets(buffer, spec), spec)
+
+
+def read_file(path: Path, spec: Spec) -> Weights:
+    """Map weights that must be exactly those of `spec`, to be read only.
+
+    Pages come in when used and go when the last tensor goes. The file must not shrink while the tensors live; ours are
+    renamed into place and never written again.
+
+    Raises:
+        WireError: as `decode`.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, spec)
+        # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
+        buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+    if sys.platform != "win32":
+        buffer.madvise(mmap.MADV_SEQUENTIAL)
+    return _tensors(buffer, _offsets(buffer, spec), spec)
+
+
+def check_file(path: Path, spec: Spec) -> None:
+    """Check all that can be wrong with a payload, cheapest first: size, header, names, dtypes, shapes, layout, values.
+
+    Raises:
+        WireError: a subclass for each way in which the file is not what it must be.
+        OSError: the file cannot be read.
+    """
+    name = first_non_finite(read_file(path, spec))
+    if name is not None:
+        raise NotFinite(f"tensor {name!r} holds NaN or an infinity")
+
+
+def max_size(spec: Spec) -> int:
+    """Return the bytes that a payload of `spec` may have at most: its tensors, a plain header, and 64 KiB."""
+    payload = _payload_bytes(spec)
+    header = {
+        name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [payload, payload]}
+        for name, tensor in spec.items()
+    }
+    return payload + len(json.dumps(header)) + HEADROOM_BYTES
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal, whatever its size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _payload_bytes(spec: Spec) -> int:
+    return sum(tensor.num_bytes for tensor in spec.values())
+
+
+def _check_size(size: int, spec: Spec) -> None:
+    if size < _LENGTH_BYTES:
+        raise Truncated(f"the payload has {size} bytes; the header's length alone takes {_LENGTH_BYTES}")
+    limit = max_size(spec)
+    if size > limit:
+        raise TooLarge(f"the payload has {size} bytes; these weights have {limit} at most")
+
+
+def _offsets(buffer: Buffer, spec: Spec) -> dict[str, int]:
+    """Return where each tensor of `spec` begins in `buffer`, having believed nothing."""
+    header, data_start = _header(buffer)
+    _check_metadata(header.pop(_METADATA, {}))
+    _check_names(header.keys(), spec)
+    spans = {name: _span(name, header[name], spec[name]) for name in spec}
+    _check_layout(spans, spec, data_start=data_start, data_bytes=len(buffer) - data_start)
+    return {name: data_start + start for name, (start, _) in spans.items()}
+
+
+def _header(buffer: Buffer) -> tuple[dict[str, object], int]:
+    """Return the header and where the data begins."""
+    length = int.from_bytes(buffer[:_LENGTH_BYTES], "little")
+    if length > MAX_HEADER_BYTES:
+        raise BadHeader(f"the header says it has {length} bytes; {MAX_HEADER_BYTES} are allowed")
+    data_start = _LENGTH_BYTES + length
+    if data_start > len(buffer):
+        raise Truncated(f"the header says it has {length} bytes; {len(buffer) - _LENGTH_BYTES} follow")
+    try:
+        text = buffer[_LENGTH_BYTES:data_start].decode()
+        header = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
+        raise BadHeader(f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise BadHeader("the header is not a JSON object")
+    return header, data_start
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise DuplicateName(f"the header says twice: {_some({name for name in counts if counts[name] > 1})}")
+    return values
+
+
+def _check_metadata(metadata: object) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise BadHeader("the metadata is not an object of texts")
+    size = len(json.dumps(metadata))
+    if size > MAX_METADATA_BYTES:
+        raise MetadataTooLarge(f"the metadata has {size} bytes; {MAX_METADATA_BYTES} are allowed")
+
+
+def _check_names(names: Iterable[str], spec: Spec) -> None:
+    found = set(names)
+    missing, extra = spec.keys() - found, found - spec.keys()
+    if missing or extra:
+        facts = [f"without {_some(missing)}"] * bool(missing) + [f"with unknown {_some(extra)}"] * bool(extra)
+        raise WrongNames(f"the payload has {len(found)} tensors, the model {len(spec)}: {' and '.join(facts)}")
+
+
+def _span(name: str, entry: object, tensor: TensorSpec) -> tuple[int, int]:
+    """Return a tensor's first byte and the byte after its last, counted from where the data begins."""
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+        raise BadHeader(f"tensor {name!r} is not described by dtype, shape and data_offsets alone")
+    if entry["dtype"] != tensor.dtype:
+        raise WrongDtype(f"tensor {name!r} is {_short(entry['dtype'])}, the model's {tensor.dtype}")
+    if not _is_integers(entry["shape"]) or tuple(entry["shape"]) != tensor.shape:
+        raise WrongShape(f"tensor {name!r} has the shape {_short(entry['shape'])}, the model's {list(tensor.shape)}")
+    if not _is_integers(entry["data_offsets"]) or len(entry["data_offsets"]) != 2:
+        raise BadHeader(f"tensor {name!r} has the data_offsets {_short(entry['data_offsets'])}, not two numbers")
+    start, end = entry["data_offsets"]
+    if start < 0 or end - start != tensor.num_bytes:
+        raise BadLayout(f"tensor {name!r} spans bytes {_short(start)} to {_short(end)}; it has {tensor.num_bytes}")
+    return start, end
+
+
+def _check_layout(spans: dict[str, tuple[int, int]], spec: Spec, *, data_start: int, data_bytes: int) -> None:
+    payload = _payload_bytes(spec)
+    if data_bytes < payload:
+        raise Truncated(f"the tensors have {payload} bytes; {data_bytes} follow the header")
+    if data_bytes > payload:
+        raise BadLayout(f"the tensors have {payload} bytes; {data_bytes} follow the header")
+    # The sizes are right and nothing is left over: if each begins where another ends, none overlap and no hole is left.
+    ordered = [(0, 0), *sorted(spans.values())]
+    if any(before[1] != after[0] for before, after in pairwise(ordered)):
+        raise BadLayout("the tensors' bytes overlap or leave holes")
+    for name, (start, _) in spans.items():
+        if (data_start + start) % spec[name].torch_dtype.itemsize:
+            raise BadLayout(f"tensor {name!r} begins at byte {data_start + start}, askew for {spec[name].dtype}")
+
+
+def _is_integers(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)  # a bool is no size
+
+
+def _tensors(buffer: Buffer, offsets: dict[str, int], spec: Spec) -> Weights:
+    return {name: _tensor(buffer, offsets[name], tensor) for name, tensor in spec.items()}
+
+
+def _tensor(buffer: Buffer, offset: int, tensor: TensorSpec) -> torch.Tensor:
+    if tensor.num_elements == 0:  # torch.frombuffer knows no empty tensor
+        return torch.empty(tensor.shape, dtype=tensor.torch_dtype)
+    flat = torch.frombuffer(buffer, dtype=tensor.torch_dtype, count=tensor.num_elements, offset=offset)
+    return flat.reshape(tensor.shape)
+
+
+def _some(names: set[str]) -> str:
+    """List a few names, shortened: a stranger chose them."""
+    listed = ", ".join(_short(name) for name in sorted(names)[:3])
+    return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
