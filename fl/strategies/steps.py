@@ -1,0 +1,88 @@
+"""Steps before a strategy, for privacy and robustness: from contributions to contributions, none opened early."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from edge.weights import Weights, norm
+from fl.strategies.base import Config, Contribution, NonFiniteResult, Parameter, UnknownStep, check_parameters
+
+StepRule = Callable[[Sequence[Contribution], Config], Sequence[Contribution]]
+"""Contributions in assignment order, complete config → what the next step or the strategy sees."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something done to contributions before a strategy sees them."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Parameter]
+    rule: StepRule
+
+
+@dataclass(frozen=True)
+class StepChoice:
+    """A step that a run asks for, with its parameters' values."""
+
+    name: str
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+def check_step(choice: StepChoice) -> dict[str, float]:
+    """Return all of the chosen step's parameters, defaults filled in.
+
+    Raises:
+        UnknownStep: no step has this name.
+        UnknownParameter, ParameterOutOfRange: as `check_parameters`.
+    """
+    step = STEPS.get(choice.name)
+    if step is None:
+        raise UnknownStep(choice.name, list(STEPS))
+    return check_parameters(step.name, step.parameters, choice.config)
+
+
+def apply_steps(choices: Sequence[StepChoice], contributions: Sequence[Contribution]) -> Sequence[Contribution]:
+    """Return `contributions` as the strategy shall see them. Nothing is opened yet.
+
+    Raises:
+        UnknownStep, UnknownParameter, ParameterOutOfRange: as `check_step`.
+    """
+    for choice in choices:
+        config = check_step(choice)
+        contributions = STEPS[choice.name].rule(contributions, config)
+    return contributions
+
+
+def clip_norm(contributions: Sequence[Contribution], config: Config) -> Sequence[Contribution]:
+    """Scale each delta down to an L2 norm of at most C over all floating tensors together; shorter ones stay.
+
+    Opening one raises NonFiniteResult when its norm is not finite: nothing could be said of its direction.
+    """
+    return [
+        Contribution(contribution.num_examples, partial(_clipped, contribution, config["max_norm"]))
+        for contribution in contributions
+    ]
+
+
+def _clipped(contribution: Contribution, max_norm: float) -> Weights:
+    delta = contribution.open()
+    length = norm(delta)
+    if not math.isfinite(length):
+        raise NonFiniteResult("clip_norm", "delta")
+    if length <= max_norm:
+        return delta
+    scale = max_norm / length
+    return {name: tensor * scale if tensor.is_floating_point() else tensor for name, tensor in delta.items()}
+
+
+STEPS: dict[str, Step] = {
+    "clip_norm": Step(
+        name="clip_norm",
+        description="Shortens each update to a largest length, so that no device pulls harder than others.",
+        parameters={"max_norm": Parameter(1.0, 1e-6, 1e6, "C: the largest L2 norm that a delta keeps")},
+        rule=clip_norm,
+    ),
+}
+"""Name → step. A new one is a function, a line here and a test."""
