@@ -58,8 +58,8 @@ class DataMissing(DataError):
         path: the file or folder that was looked for.
     """
 
-    def __init__(self, path: Path, remedy: str) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, remedy: str) -> None:
+        self.path = Path(path)
         super().__init__(f"{path} is not there; {remedy}")
 
 
@@ -71,7 +71,7 @@ class DataUnreadable(DataError):
         reason: what is wrong with it.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
         self.reason = reason
         super().__init__(f"{path} cannot be used: {reason}")

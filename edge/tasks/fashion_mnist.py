@@ -44,7 +44,7 @@ class FashionMnist(ClassificationTask):
     name: ClassVar[str] = "fashion-mnist"
     description: ClassVar[str] = "Pictures of ten kinds of clothes, 28×28 pixels, by a convolutional network."
     defaults: ClassVar[TrainingSettings] = TrainingSettings(
-        local_epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9
+        local_epochs=1, batch_size=32, learning_rate=0.01, momentum=0.9
     )
 
     def build_model(self) -> nn.Module:

@@ -64,6 +64,15 @@ class Slope(Task):
         return {"loss": self.loss(model, next(examples.chunks(len(examples)))).item()}
 
 
+class Hopeful(Slope):
+    """Measures without looking."""
+
+    name = "hopeful"
+
+    def evaluate(self, model, examples):
+        return {"loss": 0.0}
+
+
 class Crowded(Slope):
     """A model with all that a state dict may hold: buffers of whole numbers and truth values, a weight that rests."""
 
@@ -395,10 +404,11 @@ def test_weights_that_are_no_numbers_are_noticed_at_the_first_batch(start):
         train(Slope(), points((2.0, 0.0)), weights_of(start), ONE_STEP_AT_A_TIME, ignore, never)
 
 
-def test_a_last_step_that_diverges_gives_no_delta():
+@pytest.mark.parametrize("task", [Slope(), Hopeful()])
+def test_a_last_step_that_diverges_gives_no_delta_whatever_the_metrics_say(task):
     with pytest.raises(TrainingDiverged, match="not finite"):
         train(
-            Slope(),
+            task,
             points((2.0, 0.0)),
             weights_of(1.0),
             replace(ONE_STEP_AT_A_TIME, local_epochs=1, learning_rate=3e38),
