@@ -6,6 +6,7 @@ from typing import Any
 import dj_database_url
 from django.core.management.utils import get_random_secret_key
 
+from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
 from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, text_kept_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -73,6 +74,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "fl.context.page",
             ]
         },
     }
@@ -155,6 +157,8 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "fl.api.errors.answer",
+    # Whose address is throttled: behind a proxy the last one that it names, else the peer's own.
+    "NUM_PROXIES": 1 if QFLARE_BEHIND_TLS else 0,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "QFLARE",
@@ -163,6 +167,17 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "fl.api.schema.add_wire_structs",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "RunState": list(RunState),
+        "RoundState": list(RoundState),
+        "AssignmentState": list(AssignmentState),
+        "DeviceState": list(DeviceState),
+        "UpdateState": "fl.models.update.UpdateState",
+    },
 }
 
 # ── federated learning ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,348 @@
+"""Django's admin over every table of `fl`: to look, and to act through the use cases; nobody edits a state by hand."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.auth.models import User
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from fl import devices, runs
+from fl.exceptions import FlError
+from fl.models import (
+    Assignment,
+    Device,
+    DeviceTask,
+    EnrollmentToken,
+    Event,
+    GlobalModel,
+    IdempotentRequest,
+    PresenceLease,
+    Round,
+    Run,
+    SignInCode,
+    Stream,
+    Update,
+)
+from fl.roles import Role, role_of
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _TabularInline = admin.TabularInline[Any, Any]
+    _ModelForm = forms.ModelForm[EnrollmentToken]
+else:
+    # Django's classes take no parameters at run time.
+    _ModelAdmin = admin.ModelAdmin
+    _ModelForm = forms.ModelForm
+    _TabularInline = admin.TabularInline
+
+
+class _ReadOnly:
+    """To be looked at by admins, and changed by nobody."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return role_of(request.user) >= Role.ADMIN
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return role_of(request.user) >= Role.ADMIN
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ReadOnlyAdmin(_ReadOnly, _ModelAdmin):
+    """A table to look at, with the actions that its class names."""
+
+    show_full_result_count = False
+    list_per_page = 50
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Fields that are not shown: hashes of secrets, and bytes that nobody can read."""
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return list(self.secrets)
+
+    def _act(self, request: HttpRequest, rows: QuerySet[Any], use_case: Callable[[Any], object], done: str) -> None:
+        """Call a use case for each chosen row, and say what became of each."""
+        count = 0
+        for row in rows:
+            try:
+                use_case(row)
+            except FlError as error:
+                self.message_user(request, f"{error.message}. {error.action}".rstrip(". ") + ".", messages.ERROR)
+            else:
+                count += 1
+        if count:
+            self.message_user(request, f"{count} {done}.", messages.SUCCESS)
+
+
+class _ReadOnlyInline(_ReadOnly, _TabularInline):
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+
+class ReasonForm(ActionForm):
+    """The line above a list of devices, with room for a reason."""
+
+    reason = forms.CharField(required=False, max_length=500, label="Reason")
+
+
+# ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RoundInline(_ReadOnlyInline):
+    model = Round
+    fields = ["number", "state", "reason", "started_at", "ended_at"]
+    readonly_fields = fields
+
+
+class ModelInline(_ReadOnlyInline):
+    model = GlobalModel
+    fields = ["version", "digest", "size", "metrics", "published_at"]
+    readonly_fields = fields
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin):
+    """Runs, and the commands that steer them."""
+
+    list_display = ["label", "name", "task", "strategy", "state", "reason", "created_at", "ended_at"]
+    list_filter = ["state", "task", "strategy"]
+    search_fields = ["name"]
+    inlines = [RoundInline, ModelInline]
+    actions = ["start", "pause", "resume", "stop_after_round", "stop_now"]
+
+    @admin.action(description="Start")
+    def start(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        self._steer(request, rows, runs.start_run, "started")
+
+    @admin.action(description="Pause")
+    def pause(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        self._steer(request, rows, runs.pause_run, "paused")
+
+    @admin.action(description="Resume")
+    def resume(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        self._steer(request, rows, runs.resume_run, "resumed")
+
+    @admin.action(description="Stop after the round that is training")
+    def stop_after_round(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        self._steer(request, rows, partial(runs.stop_run, after_round=True), "stopped, or stopping after this round")
+
+    @admin.action(description="Stop now, and cancel what devices are doing")
+    def stop_now(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        self._steer(request, rows, runs.stop_run, "stopped")
+
+    def _steer(self, request: HttpRequest, rows: QuerySet[Run], use_case: Callable[..., Run], done: str) -> None:
+        now, by = timezone.now(), _person(request)
+        self._act(request, rows, lambda run: use_case(run=run, now=now, by=by), f"run(s) {done}")
+
+
+class AssignmentInline(_ReadOnlyInline):
+    model = Assignment
+    fields = ["cohort_index", "device", "state", "reason", "progress", "assigned_at", "ended_at"]
+    readonly_fields = fields
+
+
+@admin.register(Round)
+class RoundAdmin(ReadOnlyAdmin):
+    list_display = ["run", "number", "state", "reason", "started_at", "deadline_at", "ended_at"]
+    list_filter = ["state"]
+    list_select_related = ["run"]
+    inlines = [AssignmentInline]
+
+
+@admin.register(Assignment)
+class AssignmentAdmin(ReadOnlyAdmin):
+    list_display = ["id", "round", "cohort_index", "device", "state", "reason", "progress", "assigned_at", "ended_at"]
+    list_filter = ["state"]
+    list_select_related = ["round", "device"]
+    search_fields = ["device__name"]
+
+
+@admin.register(Update)
+class UpdateAdmin(ReadOnlyAdmin):
+    """Updates with the manifest that each device signed."""
+
+    list_display = ["assignment", "state", "code", "reason", "num_examples", "norm", "size", "received_at"]
+    list_filter = ["state", "code"]
+    list_select_related = ["assignment"]
+    secrets = ("manifest", "signature")
+    readonly_fields = ["manifest_text"]
+
+    @admin.display(description="Manifest, as it was signed")
+    def manifest_text(self, update: Update) -> str:
+        return bytes(update.manifest).decode(errors="replace")
+
+
+@admin.register(GlobalModel)
+class GlobalModelAdmin(ReadOnlyAdmin):
+    list_display = ["run", "version", "digest", "size", "metrics", "created_at", "published_at"]
+    list_select_related = ["run"]
+    search_fields = ["digest"]
+
+
+# ── devices ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class OfferInline(_ReadOnlyInline):
+    model = DeviceTask
+    fields = ["task", "digest", "num_examples", "supports"]
+    readonly_fields = fields
+    show_change_link = False
+
+
+class LeaseInline(_ReadOnlyInline):
+    model = PresenceLease
+    fields = ["connection_id", "instance", "connected_at", "lease_until", "closed_at"]
+    readonly_fields = fields
+
+
+@admin.register(Device)
+class DeviceAdmin(ReadOnlyAdmin):
+    """Devices, and who takes part."""
+
+    list_display = ["name", "state", "state_reason", "edge_version", "enrolled_at", "last_heard_at"]
+    list_filter = ["state", "edge_version"]
+    search_fields = ["name", "fingerprint"]
+    inlines = [OfferInline, LeaseInline]
+    secrets = ("public_key",)
+    action_form = ReasonForm
+    actions = ["approve", "suspend", "reinstate", "revoke"]
+
+    @admin.action(description="Approve")
+    def approve(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
+        self._decide(request, rows, devices.approve, "approved")
+
+    @admin.action(description="Suspend")
+    def suspend(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
+        self._decide(request, rows, partial(devices.suspend, reason=_reason(request)), "suspended")
+
+    @admin.action(description="Reinstate")
+    def reinstate(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
+        self._decide(request, rows, devices.reinstate, "reinstated")
+
+    @admin.action(description="Revoke for good")
+    def revoke(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
+        self._decide(request, rows, partial(devices.revoke, reason=_reason(request)), "revoked")
+
+    def _decide(self, request: HttpRequest, rows: QuerySet[Device], use_case: Callable[..., Device], done: str) -> None:
+        now, by = timezone.now(), _person(request)
+        self._act(request, rows, lambda device: use_case(device=device, now=now, by=by), f"device(s) {done}")
+
+
+@admin.register(DeviceTask)
+class DeviceTaskAdmin(ReadOnlyAdmin):
+    list_display = ["device", "task", "num_examples", "digest"]
+    list_filter = ["task"]
+    list_select_related = ["device"]
+
+
+@admin.register(PresenceLease)
+class PresenceLeaseAdmin(ReadOnlyAdmin):
+    list_display = ["device", "instance", "connected_at", "lease_until", "closed_at"]
+    list_select_related = ["device"]
+
+
+class NewTokenForm(_ModelForm):
+    """What a token is for and how long it lives."""
+
+    lifetime_hours = forms.FloatField(min_value=0.01, initial=24)
+
+    class Meta:
+        model = EnrollmentToken
+        fields = ["label", "auto_approve"]
+
+
+@admin.register(EnrollmentToken)
+class EnrollmentTokenAdmin(ReadOnlyAdmin):
+    """Enrolment tokens; a new one shows its text once."""
+
+    list_display = ["__str__", "auto_approve", "created_by", "created_at", "expires_at", "used_at", "device"]
+    list_filter = ["auto_approve"]
+    list_select_related = ["created_by", "device"]
+    secrets = ("secret_hash",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return role_of(request.user) >= Role.ADMIN
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            return NewTokenForm
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return [(None, {"fields": ["label", "auto_approve", "lifetime_hours"]})]
+        return super().get_fieldsets(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Issue a token by the use case, and show its text."""
+        token, text = devices.issue_token(
+            label=form.cleaned_data["label"],
+            auto_approve=form.cleaned_data["auto_approve"],
+            lifetime=timedelta(hours=form.cleaned_data["lifetime_hours"]),
+            created_by=_person(request),
+            now=timezone.now(),
+        )
+        obj.pk = token.pk
+        obj.refresh_from_db()
+        self.message_user(request, f"Hand this to the device; it is not shown again: {text}", messages.WARNING)
+
+
+# ── the log, and the rest ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    """The log of what happened, which is only ever added to."""
+
+    list_display = ["stream", "seq", "event", "timestamp"]
+    list_filter = ["event"]
+    search_fields = ["=stream__name"]
+    ordering = ["-pk"]
+    secrets = ("data",)
+    readonly_fields = ["payload"]
+
+    @admin.display(description="Data")
+    def payload(self, event: Event) -> str:
+        return json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
+
+
+@admin.register(Stream)
+class StreamAdmin(ReadOnlyAdmin):
+    list_display = ["name", "head", "epoch", "task", "public"]
+    search_fields = ["name"]
+
+
+@admin.register(IdempotentRequest)
+class IdempotentRequestAdmin(ReadOnlyAdmin):
+    list_display = ["user", "key", "status", "created_at"]
+    list_select_related = ["user"]
+
+
+@admin.register(SignInCode)
+class SignInCodeAdmin(ReadOnlyAdmin):
+    list_display = ["user", "created_at", "expires_at", "used_at"]
+    list_select_related = ["user"]
+    secrets = ("code_hash",)
+
+
+def _person(request: HttpRequest) -> User | None:
+    return request.user if isinstance(request.user, User) else None
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "")[:500]

@@ -1,0 +1,67 @@
+"""A device's door to the API: its bearer token. People come by their session."""
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from fl.devices import device_of_token
+from fl.exceptions import Unauthenticated
+from fl.models import Device
+from fl.visibility import Principal, principal_of_device, principal_of_user
+
+SCHEME = "Bearer"
+
+
+class DeviceTokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <token>`: `request.auth` is the Device, and `request.user` nobody.
+
+    A device is no person: it never has a role, and what asks for one refuses it.
+    """
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, Device] | None:
+        """Return the device of the token; None without a token of this scheme.
+
+        Raises:
+            Unauthenticated: the token is none of ours, too old, or its device may not come in.
+        """
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != SCHEME.lower():
+            return None
+        if not token.strip():
+            raise Unauthenticated(
+                "the Authorization header holds no token", action="send: Authorization: Bearer <token>"
+            )
+        return AnonymousUser(), device_of_token(token=token.strip(), now=timezone.now())
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return what a 401 asks for."""
+        return f'{SCHEME} realm="qflare"'
+
+
+def device_of(request: Request) -> Device | None:
+    """Return the device that asks, or None where a person or nobody does."""
+    return request.auth if isinstance(request.auth, Device) else None
+
+
+def the_device(request: Request) -> Device:
+    """Return the device that asks.
+
+    Raises:
+        Unauthenticated: none does.
+    """
+    device = device_of(request)
+    if device is None:
+        raise Unauthenticated("this needs a device's token", action="connect the socket: its welcome brings one")
+    return device
+
+
+def person_of(request: Request) -> User | None:
+    """Return the person who asks, or None where a device or nobody does."""
+    return request.user if isinstance(request.user, User) else None
+
+
+def principal_of(request: Request) -> Principal:
+    """Return the one who asks, as `fl.visibility` knows it."""
+    device = device_of(request)
+    return principal_of_device(device) if device else principal_of_user(request.user)

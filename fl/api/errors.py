@@ -1,0 +1,124 @@
+"""Every error under `/api/` in one shape, and the one map from what was raised to an HTTP status.
+
+The body is `edge.protocol.http.ProblemBody`: {"error": {"code", "message", "action"}}. 400 means that the request could
+not be read, 422 that it was read and asks for something that cannot be.
+"""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from edge.protocol.http import Problem, ProblemBody
+from fl.exceptions import (
+    Conflict,
+    EncodedBody,
+    FlError,
+    Invalid,
+    LengthRequired,
+    NotAllowed,
+    NotFound,
+    TokenRefused,
+    TooLarge,
+    Unauthenticated,
+    UpdateRefused,
+)
+
+STATUS: dict[type[FlError], int] = {
+    FlError: 422,
+    NotAllowed: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Invalid: 422,
+    TokenRefused: 403,
+    Unauthenticated: 401,
+    UpdateRefused: 422,
+    TooLarge: 413,
+    LengthRequired: 411,
+    EncodedBody: 415,
+}
+"""The nearest class above an error's own decides."""
+
+
+_ACTIONS = {
+    "not_authenticated": "sign in, or send a device's token",
+    "method_not_allowed": "see /api/docs/ for what this address takes",
+    "parse_error": "send a JSON object as application/json",
+    "unsupported_media_type": "send a JSON object as application/json",
+    "throttled": "wait as long as Retry-After says",
+}
+
+
+def status_of(error: FlError) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def answer(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Turn what a view raised into its answer; None for what nobody expected, which is logged whole and answers 500."""
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied(*error.args)
+    if isinstance(error, FlError):
+        response = Response(_body(error.reason_code, error.message, error.action), status=status_of(error))
+    elif isinstance(error, exceptions.APIException):
+        response = _answer_of_framework(error)
+    else:
+        return None
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = context["view"].get_authenticate_header(context["request"])
+    set_rollback()
+    return response
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an address that does not exist: in the API's shape under `/api/`, elsewhere by a page."""
+    if not request.path.startswith("/api/"):
+        return defaults.page_not_found(request, exception)
+    action = "see /api/docs/ for the addresses; each ends with a slash"
+    return JsonResponse(_body("not_found", "there is nothing at this address", action), status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer what nobody expected; the log has it whole."""
+    if not request.path.startswith("/api/"):
+        return defaults.server_error(request)
+    action = "try again; if it stays so, the server's log says why"
+    return JsonResponse(_body("server_error", "the server failed at this request", action), status=500)
+
+
+def _answer_of_framework(error: exceptions.APIException) -> Response:
+    if isinstance(error, exceptions.ValidationError):
+        body = _body("invalid", "; ".join(_faults(error.detail)), "correct the values named")
+        return Response(body, status=status.HTTP_422_UNPROCESSABLE_ENTITY)
+    code = str(error.get_codes()) if isinstance(error.detail, str) else error.default_code
+    # `wait` is that of Throttled; nothing else has one.
+    wait = getattr(error, "wait", None)
+    headers = {} if wait is None else {"Retry-After": str(int(wait))}
+    body = _body(code, "; ".join(_faults(error.detail)), _ACTIONS.get(code, ""))
+    return Response(body, status=error.status_code, headers=headers)
+
+
+def _faults(detail: Any, field: str = "") -> Iterator[str]:
+    """List what is wrong, each with its field: `strategy_config.mu: must be at least 0`."""
+    if isinstance(detail, dict):
+        for name, inner in detail.items():
+            below = field if name == "non_field_errors" else f"{field}.{name}".lstrip(".")
+            yield from _faults(inner, below)
+    elif isinstance(detail, list):
+        for inner in detail:
+            yield from _faults(inner, field)
+    else:
+        yield f"{field}: {detail}" if field else str(detail)
+
+
+def _body(code: str, message: str, action: str) -> Any:
+    return msgspec.to_builtins(ProblemBody(error=Problem(code=code, message=message, action=action)))

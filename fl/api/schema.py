@@ -1,0 +1,114 @@
+"""The OpenAPI document: what DRF's classes do not say of themselves, and the page that shows it."""
+
+from typing import Any
+
+import msgspec
+from django.contrib.auth.mixins import UserPassesTestMixin
+from django.http import HttpRequest
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.response import Response
+
+from edge.protocol import http
+from fl.api.idempotency import KEY_HEADER
+from fl.roles import Role
+from fl.visibility import principal_of_user
+
+WIRE_STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    http.ServerIdentity,
+    http.EnrollmentRequest,
+    http.EnrollmentReceipt,
+    http.UpdateReceipt,
+    http.ProblemBody,
+)
+"""Bodies that devices and the server share; the others are serializers."""
+
+COMMAND_PARAMETERS = [
+    OpenApiParameter(
+        KEY_HEADER,
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description="Of your choosing, one a command: sent again within a day, it answers the same and does nothing.",
+    )
+]
+
+# Swagger UI sets styles in its markup; scripts and everything else are this server's own.
+DOCS_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def wire(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the reference to a struct's schema, which must be one of `WIRE_STRUCTS`."""
+    return {"$ref": f"#/components/schemas/{struct.__name__}"}
+
+
+def add_wire_structs(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Add the structs of the wire to the document, and to each operation the one shape of its errors."""
+    _, components = msgspec.json.schema_components(WIRE_STRUCTS, ref_template="#/components/schemas/{name}")
+    schemas = result.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update({name: _without_null_type(schema) for name, schema in components.items()})
+    refusal = {
+        "description": "Refused: what, why, and what to do.",
+        "content": {"application/json": {"schema": wire(http.ProblemBody)}},
+    }
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            operation["responses"]["4XX"] = refusal
+    return result
+
+
+class DeviceTokenScheme(OpenApiAuthenticationExtension):
+    """Says what `DeviceTokenAuthentication` asks for."""
+
+    target_class = "fl.api.authentication.DeviceTokenAuthentication"
+    name = "deviceToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        """Return the scheme."""
+        description = "The token that a device's `welcome` brings, renewed with its heartbeat."
+        return {"type": "http", "scheme": "bearer", "description": description}
+
+
+class DocsPage(UserPassesTestMixin, SpectacularSwaggerSplitView):
+    """The document as a page to try, for those who may read; all of it comes from this server."""
+
+    request: HttpRequest
+
+    def test_func(self) -> bool:
+        """Let viewers pass, and everybody where the dashboard is public; others sign in first."""
+        return principal_of_user(self.request.user).role >= Role.VIEWER
+
+    @extend_schema(exclude=True)
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> Response:
+        """Show the page under a policy that fits it."""
+        response: Response = super().get(request, *args, **kwargs)
+        response.headers["Content-Security-Policy"] = DOCS_POLICY
+        return response
+
+
+def _without_null_type(schema: Any) -> Any:
+    """Say "or null" as OpenAPI 3.0 does: `nullable`, where JSON Schema has a type for it."""
+    if isinstance(schema, list):
+        return [_without_null_type(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: _without_null_type(value) for name, value in schema.items()}
+    options = schema.get("anyOf", [])
+    if {"type": "null"} in options:
+        (option,) = [option for option in options if option != {"type": "null"}]
+        del schema["anyOf"]
+        schema = {**schema, **option, "nullable": True}
+    return schema
