@@ -54,21 +54,22 @@ def transaction() -> Iterator[None]:
     """
     outermost = _pending.depth == 0
     mark, woke = len(_pending.entries), _pending.wakes
-    _pending.depth += 1
-    try:
-        with database.atomic():
+    with database.atomic():
+        _pending.depth += 1
+        try:
             yield
             if outermost:
                 _write(_pending.entries, wakes=_pending.wakes)
-    except BaseException:
-        del _pending.entries[mark:]
-        _pending.wakes = woke
-        raise
-    finally:
-        _pending.depth -= 1
-        if outermost:
-            _pending.entries.clear()
-            _pending.wakes = False
+        except BaseException:
+            del _pending.entries[mark:]
+            _pending.wakes = woke
+            raise
+        finally:
+            # Before the commit: who hears of it finds no transaction open, and what it records has one of its own.
+            _pending.depth -= 1
+            if outermost:
+                _pending.entries.clear()
+                _pending.wakes = False
 
 
 def record(stream: str, event: Payload, now: datetime) -> None:
