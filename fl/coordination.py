@@ -41,7 +41,7 @@ from fl.lifecycle import (
 from fl.metrics import score, spreads_of
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
 from fl.models.update import UpdateState
-from fl.payloads import assignment_message, assignment_progress, model_completed, round_completed
+from fl.payloads import assignment_message, assignment_progress_from, model_completed, round_completed
 from fl.rounds import close_assignments, end_round, lock_run, move_run, settle_run, tell_run
 from fl.seeds import cohort_seed
 from fl.strategies import required_support
@@ -209,7 +209,7 @@ def _tell_cohort(round_id: int, now: datetime) -> None:
     )
     for assignment in assignments.order_by("cohort_index"):
         events.record(assignment.device.stream, assignment_message(assignment), now)
-        events.record(events.SYSTEM, assignment_progress(assignment), now)
+        events.record(events.SYSTEM, assignment_progress_from(assignment, None), now)
 
 
 def _fail(round_: Round, reason: str, now: datetime) -> bool:
@@ -315,7 +315,7 @@ def _let_go_of_files(round_: Round) -> None:
     updates = Update.objects.filter(assignment__round=round_).exclude(file="")
     names = list(updates.values_list("file", flat=True))
     updates.update(file="")
-    on_commit(partial(files.delete, names), robust=True)
+    on_commit(partial(files.delete_soon, names), robust=True)
 
 
 def _fail_claimed(round_: Round, token: str, reason: str, now: datetime) -> bool:

@@ -1,8 +1,10 @@
 """Files of weights: written, fsynced and renamed before the row that names them; swept when no row does."""
 
+import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +12,10 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
+
+logger = logging.getLogger(__name__)
+
+_deleter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delete")
 
 
 class DurableFileSystemStorage(FileSystemStorage):
@@ -102,6 +108,18 @@ def delete(names: Iterable[str]) -> None:
     """Delete files; those already gone are no error."""
     for name in names:
         default_storage.delete(name)
+
+
+def delete_soon(names: Sequence[str]) -> None:
+    """Delete files in the background, off a round's way; what a dying process leaves is swept."""
+    _deleter.submit(_delete_or_tell, names)
+
+
+def _delete_or_tell(names: Sequence[str]) -> None:
+    try:
+        delete(names)
+    except OSError:
+        logger.exception("files could not be deleted; they are swept later: %s", ", ".join(names))
 
 
 def _make_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ def update_url(assignment_id: int) -> str:
 def run_status(run: Run) -> wire.FlStatusUpdate:
     """Return the state of a run and of its newest round."""
     current = run.round_set.order_by("-number").first()
-    states = list(current.assignments.values_list("state", flat=True)) if current else []
+    states = list(current.assignments.values_list("state", flat=True).order_by()) if current else []
     newest = run.models.filter(published_at__isnull=False).order_by("-version").first()
     return run_status_from(run, current, states, newest)
 

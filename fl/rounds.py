@@ -23,8 +23,8 @@ from fl.lifecycle import (
     RunState,
     after_round,
 )
-from fl.models import Assignment, GlobalModel, Round, Run
-from fl.payloads import assignment_progress, run_status
+from fl.models import Assignment, GlobalModel, Round, Run, Update
+from fl.payloads import assignment_progress_from, run_status
 
 
 def lock_run(run_id: int) -> Run:
@@ -153,19 +153,25 @@ def close_assignments(round_: Round, state: AssignmentState, *, reason: str, now
         end_assignment(assignment, state, reason=reason, now=now)
 
 
-def end_assignment(assignment: Assignment, state: AssignmentState, *, reason: str, now: datetime) -> None:
+def end_assignment(
+    assignment: Assignment, state: AssignmentState, *, reason: str, now: datetime, update: Update | None = None
+) -> None:
     """End an open assignment; its device is told to stop where it could still be at work.
+
+    Args:
+        update: what the device sent, where that ends it.
 
     Raises:
         LostRace: it is in no state that leads there, any more.
     """
     allowed = [origin for origin, moves in ASSIGNMENT_MOVES.items() if state in moves]
-    ended = Assignment.objects.filter(pk=assignment.pk, state__in=allowed).update(
-        state=state, reason=reason[:500], ended_at=now
-    )
-    if not ended:
+    assignment_fields: dict[str, object] = {"state": state, "reason": reason[:500], "ended_at": now}
+    if state is AssignmentState.ACCEPTED:
+        assignment_fields["progress"] = 1.0
+    if not Assignment.objects.filter(pk=assignment.pk, state__in=allowed).update(**assignment_fields):
         raise LostRace(f"assignment {assignment.pk} can no longer become {state}")
-    assignment.refresh_from_db()
+    for name, value in assignment_fields.items():
+        setattr(assignment, name, value)
     if state in (AssignmentState.EXPIRED, AssignmentState.CANCELLED):
         cancel = Cancel(
             assignment_id=assignment.pk,
@@ -174,4 +180,4 @@ def end_assignment(assignment: Assignment, state: AssignmentState, *, reason: st
             reason=reason,
         )
         events.record(assignment.device.stream, cancel, now)
-    events.record(events.SYSTEM, assignment_progress(assignment), now)
+    events.record(events.SYSTEM, assignment_progress_from(assignment, update), now)

@@ -204,9 +204,8 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
         if not training or not still_open.exists():
             return _outrun(sent, content)
         name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
-        still_open.update(progress=1.0)
         update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
-        end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now)
+        end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
         tell_run(assignment.round.run, sent.now)
         events.wake_coordinators()
     return _receipt(assignment.pk, update)
