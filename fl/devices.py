@@ -17,25 +17,37 @@ from functools import partial
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import signing
+from django.db import IntegrityError
 from django.db.models import Q
 from django.db.transaction import on_commit
 
 from edge.identity import ALGORITHM, fingerprint_of
 from edge.protocol import PROTOCOL, server
-from edge.protocol.client import Hello
+from edge.protocol.client import Hello, TaskOffer
 from edge.protocol.enrollment import TokenText
 from edge.protocol.http import EnrollmentRequest
 from fl import events, signals
-from fl.exceptions import Conflict, DeviceBarred, Invalid, TokenExpired, TokenRefused, Unauthenticated, WrongMove
+from fl.exceptions import (
+    Conflict,
+    DeviceBarred,
+    Invalid,
+    LostRace,
+    TokenExpired,
+    TokenRefused,
+    Unauthenticated,
+    WrongMove,
+)
 from fl.lifecycle import DEVICE_MOVES, OPEN_ASSIGNMENTS, AssignmentState, DeviceState
 from fl.models import Assignment, Device, DeviceTask, EnrollmentToken, PresenceLease
 from fl.payloads import device_status
-from fl.rounds import end_assignment
+from fl.rounds import end_assignment, lock_run, tell_run
 from fl.server_key import server_key
 
 logger = logging.getLogger(__name__)
 
 ML_DSA_65_PUBLIC_KEY_BYTES = 1952
+MAX_NUM_EXAMPLES = 2**31 - 1
+"""What the column of an offer can hold."""
 _ACCESS_SALT = "qflare/v1/access"
 
 
@@ -77,37 +89,60 @@ def enroll(*, request: EnrollmentRequest, now: datetime) -> Device:
     """
     public_key = _checked_public_key(request)
     fingerprint = fingerprint_of(public_key)
-    token = EnrollmentToken.objects.filter(token_id=request.token_id).select_related("device").first()
+    token = _find_token(request.token_id)
     # An unknown token costs the same comparison, so that the time does not tell it from a wrong secret.
     known_hash = token.secret_hash if token else _hash("")
     if not hmac.compare_digest(known_hash, _hash(request.token_secret)) or token is None:
         raise TokenRefused
     if token.device is not None and token.device.fingerprint == fingerprint:
         return token.device
-    with events.transaction():
-        # The WHERE clause makes the token work once, however many ask at the same time.
-        if not EnrollmentToken.objects.filter(pk=token.pk, used_at__isnull=True, expires_at__gt=now).update(
-            used_at=now
-        ):
-            raise TokenRefused
-        if Device.objects.filter(Q(name=request.name) | Q(fingerprint=fingerprint)).exists():
-            raise Conflict(
-                f"a device named {request.name!r}, or one with this key, is enrolled already",
-                action="choose another name",
-                code="device_exists",
-            )
-        device = Device.objects.create(
-            name=request.name,
-            public_key=public_key,
-            fingerprint=fingerprint,
-            state=DeviceState.ACTIVE if token.auto_approve else DeviceState.PENDING,
-            protocol=request.protocol,
-            edge_version=request.edge_version,
-            enrolled_at=now,
-        )
-        EnrollmentToken.objects.filter(pk=token.pk).update(device=device)
-        events.open_stream(device.stream)
-        _announce(device, now)
+    taken = Conflict(
+        f"a device named {request.name.strip()!r}, or one with this key, is enrolled already",
+        action="choose another name",
+        code="device_exists",
+    )
+    try:
+        with events.transaction():
+            # The WHERE clause makes the token work once, however many ask at the same time.
+            good = EnrollmentToken.objects.filter(pk=token.pk, used_at__isnull=True, expires_at__gt=now)
+            if not good.update(used_at=now):
+                return _let_in_meanwhile(token, fingerprint)
+            if Device.objects.filter(Q(name=request.name.strip()) | Q(fingerprint=fingerprint)).exists():
+                raise taken
+            return _let_in(token, request, public_key, now)
+    except IntegrityError as error:
+        # Another token let a device of this name or key in at the same time.
+        raise taken from error
+
+
+def _find_token(token_id: str) -> EnrollmentToken | None:
+    # PostgreSQL takes no text with a NUL in it, not even to look for.
+    if "\0" in token_id:
+        return None
+    return EnrollmentToken.objects.filter(token_id=token_id).select_related("device").first()
+
+
+def _let_in(token: EnrollmentToken, request: EnrollmentRequest, public_key: bytes, now: datetime) -> Device:
+    device = Device.objects.create(
+        name=request.name.strip(),
+        public_key=public_key,
+        fingerprint=fingerprint_of(public_key),
+        state=DeviceState.ACTIVE if token.auto_approve else DeviceState.PENDING,
+        protocol=request.protocol,
+        edge_version=request.edge_version[:40],
+        enrolled_at=now,
+    )
+    EnrollmentToken.objects.filter(pk=token.pk).update(device=device)
+    events.open_stream(device.stream)
+    _announce(device, now)
+    return device
+
+
+def _let_in_meanwhile(token: EnrollmentToken, fingerprint: str) -> Device:
+    """Return the device that the same request, sent twice, has just let in."""
+    device = Device.objects.filter(enrollment_token=token, fingerprint=fingerprint).first()
+    if device is None:
+        raise TokenRefused
     return device
 
 
@@ -116,8 +151,8 @@ def _checked_public_key(request: EnrollmentRequest) -> bytes:
         raise Invalid(f"this server speaks {PROTOCOL}, not {request.protocol}", field="protocol")
     if request.algorithm != ALGORITHM:
         raise Invalid(f"this server accepts {ALGORITHM} keys, not {request.algorithm}", field="algorithm")
-    if not 1 <= len(request.name.strip()) <= 100:
-        raise Invalid("a device's name has 1 to 100 characters", field="name")
+    if not 1 <= len(request.name.strip()) <= 100 or not request.name.strip().isprintable():
+        raise Invalid("a device's name has 1 to 100 characters that can be shown", field="name")
     try:
         public_key = b64decode(request.public_key, validate=True)
     except Base64Error as error:
@@ -177,7 +212,7 @@ def _move(
     device: Device, allowed: tuple[DeviceState, ...], state: DeviceState, *, reason: str, now: datetime
 ) -> Device:
     with events.transaction():
-        moved = Device.objects.filter(pk=device.pk, state__in=allowed).update(state=state, state_reason=reason)
+        moved = Device.objects.filter(pk=device.pk, state__in=allowed).update(state=state, state_reason=reason[:500])
         device.refresh_from_db()
         if not moved:
             raise WrongMove(f"the device {device.name}", current=device.state, wanted=state)
@@ -190,9 +225,18 @@ def _move(
 
 
 def _cancel_assignment(device: Device, *, reason: str, now: datetime) -> None:
-    open_one = Assignment.objects.filter(device=device, state__in=OPEN_ASSIGNMENTS).first()
-    if open_one is not None:
+    open_one = (
+        Assignment.objects.filter(device=device, state__in=OPEN_ASSIGNMENTS).select_related("round", "device").first()
+    )
+    if open_one is None:
+        return
+    run = lock_run(open_one.round.run_id)
+    try:
         end_assignment(open_one, AssignmentState.CANCELLED, reason=reason, now=now)
+    except LostRace:
+        # Its update was accepted, or its round closed, in this very moment: there is nothing left to cancel.
+        return
+    tell_run(run, now)
 
 
 def _announce(device: Device, now: datetime) -> None:
@@ -241,7 +285,10 @@ def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello
 
     Raises:
         DeviceBarred: the device is not active.
+        Invalid: an offer is none that a device can make.
     """
+    for offer in hello.tasks:
+        _check_offer(offer)
     with events.transaction():
         # The UPDATE is the lock: two connections of one device take their turns.
         active = Device.objects.filter(pk=device_id, state=DeviceState.ACTIVE)
@@ -266,7 +313,8 @@ def _take_lease(device: Device, connection_id: str, instance: str, now: datetime
             partial(signals.device_replaced.send_robust, None, device_id=device.pk, connection_id=older.connection_id),
             robust=True,
         )
-    PresenceLease.objects.update_or_create(
+    # Whether there was one is asked of the write itself: a sweep may have ended it, and said so, since we looked.
+    _, was_offline = PresenceLease.objects.update_or_create(
         device=device,
         defaults={
             "connection_id": connection_id,
@@ -276,7 +324,15 @@ def _take_lease(device: Device, connection_id: str, instance: str, now: datetime
             "closed_at": None,
         },
     )
-    return older is None
+    return was_offline
+
+
+def _check_offer(offer: TaskOffer) -> None:
+    texts = (offer.task, offer.digest, *offer.supports)
+    if not all(1 <= len(text) <= 100 and text.isprintable() for text in texts) or len(offer.digest) > 64:
+        raise Invalid("a task's name, digest and supports are short texts that can be shown", field="tasks")
+    if not 0 <= offer.num_examples <= MAX_NUM_EXAMPLES:
+        raise Invalid(f"num_examples of {offer.task} must be between 0 and {MAX_NUM_EXAMPLES:,}", field="tasks")
 
 
 def _take_offers(device: Device, hello: Hello) -> bool:
