@@ -173,7 +173,7 @@ seconds = st.integers(0, 120)
 
 @st.composite
 def facts_the_database_allows(draw):
-    """Draw facts as rows can hold them: a quorum within the cohort, no more assignments than it, a deadline if begun."""
+    """Draw facts as rows can hold them: a quorum within the cohort, a deadline once begun."""
     cohort_size = draw(st.integers(1, 6))
     state = draw(st.sampled_from(RoundState))
     accepted = draw(st.integers(0, cohort_size))
