@@ -1,6 +1,7 @@
 """Settings from the environment: typed, and failing loudly at start rather than oddly later."""
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -57,15 +58,26 @@ def env_list(name: str, default: str = "", source: Mapping[str, str] = os.enviro
 
 def text_kept_in(path: Path, make: Callable[[], str]) -> str:
     """Return the text that a private file (0600) keeps, making it at the first call; processes that race agree."""
+    if path.is_file():
+        return path.read_text()
+    text = make()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise BadSetting(
             f"the data folder {path.parent} cannot be written to ({error}); set QFLARE_DATA_DIR"
         ) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(make())
-    return path.read_text()
+    try:
+        # A link fails where the name is taken and shows a whole file or none, so those who race agree on one text.
+        os.link(partial, path)
+    except FileExistsError:
+        return path.read_text()
+    finally:
+        partial.unlink()
+    return text
