@@ -105,14 +105,12 @@ class ReasonForm(ActionForm):
 
 class RoundInline(_ReadOnlyInline):
     model = Round
-    fields = ["number", "state", "reason", "started_at", "ended_at"]
-    readonly_fields = fields
+    fields = readonly_fields = ("number", "state", "reason", "started_at", "ended_at")
 
 
 class ModelInline(_ReadOnlyInline):
     model = GlobalModel
-    fields = ["version", "digest", "size", "metrics", "published_at"]
-    readonly_fields = fields
+    fields = readonly_fields = ("version", "digest", "size", "metrics", "published_at")
 
 
 @admin.register(Run)
@@ -152,8 +150,7 @@ class RunAdmin(ReadOnlyAdmin):
 
 class AssignmentInline(_ReadOnlyInline):
     model = Assignment
-    fields = ["cohort_index", "device", "state", "reason", "progress", "assigned_at", "ended_at"]
-    readonly_fields = fields
+    fields = readonly_fields = ("cohort_index", "device", "state", "reason", "progress", "assigned_at", "ended_at")
 
 
 @admin.register(Round)
@@ -199,15 +196,13 @@ class GlobalModelAdmin(ReadOnlyAdmin):
 
 class OfferInline(_ReadOnlyInline):
     model = DeviceTask
-    fields = ["task", "digest", "num_examples", "supports"]
-    readonly_fields = fields
+    fields = readonly_fields = ("task", "digest", "num_examples", "supports")
     show_change_link = False
 
 
 class LeaseInline(_ReadOnlyInline):
     model = PresenceLease
-    fields = ["connection_id", "instance", "connected_at", "lease_until", "closed_at"]
-    readonly_fields = fields
+    fields = readonly_fields = ("connection_id", "instance", "connected_at", "lease_until", "closed_at")
 
 
 @admin.register(Device)

@@ -11,6 +11,7 @@ from fl.models import Device
 from fl.visibility import Principal, principal_of_device, principal_of_user
 
 SCHEME = "Bearer"
+_PRINCIPAL = "_qflare_principal"
 
 
 class DeviceTokenAuthentication(BaseAuthentication):
@@ -62,6 +63,10 @@ def person_of(request: Request) -> User | None:
 
 
 def principal_of(request: Request) -> Principal:
-    """Return the one who asks, as `fl.visibility` knows it."""
-    device = device_of(request)
-    return principal_of_device(device) if device else principal_of_user(request.user)
+    """Return the one who asks, as `fl.visibility` knows it; found out once a request."""
+    found = request.__dict__.get(_PRINCIPAL)
+    if not isinstance(found, Principal):
+        device = device_of(request)
+        found = principal_of_device(device) if device else principal_of_user(request.user)
+        request.__dict__[_PRINCIPAL] = found
+    return found

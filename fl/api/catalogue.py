@@ -44,7 +44,7 @@ class DefaultsSerializer(serializers.Serializer[Any]):
     momentum = serializers.FloatField()
 
 
-class TaskSerializer(serializers.Serializer[TaskEntry]):
+class TaskSerializer(serializers.Serializer[Any]):
     """A task that this server has, and how many devices could train it now."""
 
     name = serializers.CharField()

@@ -7,7 +7,9 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
-from django_filters import rest_framework as filters
+from django_filters.filters import CharFilter, MultipleChoiceFilter
+from django_filters.rest_framework import FilterSet
+from django_filters.rest_framework.filters import BooleanFilter
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics, mixins, serializers, viewsets
 from rest_framework.decorators import action
@@ -93,7 +95,10 @@ class TokenSerializer(serializers.ModelSerializer[EnrollmentToken]):
 class NewTokenSerializer(serializers.Serializer[Mapping[str, Any]]):
     """What a token is for and how long it lives."""
 
-    label = serializers.CharField(max_length=100, allow_blank=True, default="")
+    # DRF takes declared fields off the class, so that this hides no attribute of it.
+    label = serializers.CharField(  # type: ignore[assignment]  # see above
+        max_length=100, allow_blank=True, default=""
+    )
     auto_approve = serializers.BooleanField(default=False, help_text="The device takes part at once.")
     lifetime_hours = serializers.FloatField(default=24.0, max_value=MAX_LIFETIME_HOURS)
 
@@ -115,13 +120,13 @@ class IssuedTokenSerializer(TokenSerializer):
 # ── what one can do ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class DeviceFilter(filters.FilterSet):
+class DeviceFilter(FilterSet):
     """Which devices."""
 
-    state = filters.MultipleChoiceFilter(choices=[(state.value, state.value) for state in DeviceState])
-    online = filters.BooleanFilter(field_name="lease", lookup_expr="isnull", exclude=True)
-    task = filters.CharFilter(field_name="tasks__task", label="Offers this task.")
-    search = filters.CharFilter(field_name="name", lookup_expr="icontains", label="Part of the name.")
+    state = MultipleChoiceFilter(choices=[(state.value, state.value) for state in DeviceState])
+    online = BooleanFilter(field_name="lease", lookup_expr="isnull", exclude=True)
+    task = CharFilter(field_name="tasks__task", label="Offers this task.")
+    search = CharFilter(field_name="name", lookup_expr="icontains", label="Part of the name.")
 
 
 class DeviceViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Device]):

@@ -147,6 +147,7 @@ class UpdateView(APIView):
     parser_classes = ()
 
     @extend_schema(
+        operation_id="assignments_send_update",
         request={MEDIA_TYPE: OpenApiTypes.BINARY},
         parameters=[
             _header(MANIFEST_HEADER, "The exact bytes of the manifest that were signed."),
@@ -196,7 +197,11 @@ class FailureView(APIView):
 
     permission_classes = [ForDevices]
 
-    @extend_schema(request=FailureSerializer, responses={(200, "application/json"): wire(UpdateReceipt)})
+    @extend_schema(
+        operation_id="assignments_give_up",
+        request=FailureSerializer,
+        responses={(200, "application/json"): wire(UpdateReceipt)},
+    )
     def post(self, request: Request, assignment_id: int) -> HttpResponse:
         """End an assignment as failed: training diverged, or there is no usable data."""
         wanted = FailureSerializer(data=request.data)

@@ -31,7 +31,10 @@ class StreamSerializer(serializers.ModelSerializer[Stream]):
 class EventSerializer(serializers.ModelSerializer[Event]):
     """An event as it was sent to those who were connected."""
 
-    data = serializers.SerializerMethodField(help_text="The payload of this kind of event.")
+    # DRF takes declared fields off the class, so that this hides no attribute of it.
+    data = serializers.SerializerMethodField(  # type: ignore[assignment]  # see above
+        help_text="The payload of this kind of event."
+    )
 
     class Meta:
         model = Event

@@ -11,7 +11,8 @@ from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from django_filters import rest_framework as filters
+from django_filters.filters import CharFilter, MultipleChoiceFilter
+from django_filters.rest_framework import FilterSet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import generics, mixins, serializers, viewsets
@@ -37,7 +38,6 @@ from fl.visibility import runs_for
 class RunSerializer(serializers.ModelSerializer[Run]):
     """A run with its plan, its state, the commands it takes now, and how far it has come."""
 
-    label = serializers.CharField(read_only=True, help_text="Short and readable: r-0042.")
     actions = serializers.SerializerMethodField(help_text="The commands that its state allows.")
     round = serializers.IntegerField(read_only=True, allow_null=True, help_text="Number of its newest round.")
     model_version = serializers.IntegerField(read_only=True, allow_null=True, help_text="Newest published version.")
@@ -136,7 +136,10 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
     """One device's part of a round."""
 
     device_name = serializers.CharField(source="device.name", read_only=True)
-    update = UpdateSerializer(read_only=True, allow_null=True, default=None)
+    # DRF takes declared fields off the class, so that these hide no attribute of it, here and below.
+    update = UpdateSerializer(  # type: ignore[assignment]  # see above
+        read_only=True, allow_null=True, default=None
+    )
 
     class Meta:
         model = Assignment
@@ -161,7 +164,9 @@ class ModelSerializer(serializers.ModelSerializer[GlobalModel]):
     """A published version of what a run has learned."""
 
     round = serializers.IntegerField(source="round.number", read_only=True, allow_null=True, default=None)
-    parent = serializers.IntegerField(source="parent.version", read_only=True, allow_null=True, default=None)
+    parent = serializers.IntegerField(  # type: ignore[assignment]  # see AssignmentSerializer
+        source="parent.version", read_only=True, allow_null=True, default=None
+    )
     is_best = serializers.SerializerMethodField()
     weights_url = serializers.SerializerMethodField(help_text="Where the weights are to be had, as safetensors.")
 
@@ -191,13 +196,13 @@ class Steer(Protocol):
         """Do it, and return the run as it is then."""
 
 
-class RunFilter(filters.FilterSet):
+class RunFilter(FilterSet):
     """Which runs."""
 
-    state = filters.MultipleChoiceFilter(choices=[(state.value, state.value) for state in RunState])
-    task = filters.CharFilter()
-    strategy = filters.CharFilter()
-    search = filters.CharFilter(field_name="name", lookup_expr="icontains", label="Part of the name.")
+    state = MultipleChoiceFilter(choices=[(state.value, state.value) for state in RunState])
+    task = CharFilter()
+    strategy = CharFilter()
+    search = CharFilter(field_name="name", lookup_expr="icontains", label="Part of the name.")
 
 
 class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Run]):
@@ -357,7 +362,7 @@ def _model(run: Run, version: str) -> GlobalModel:
         case "last":
             model = models.last()
         case "best":
-            model = models.filter(pk=run.best_model_id).first()
+            model = models.filter(pk=run.best_model_id).first() if run.best_model_id else None
         case _:
             model = models.filter(version=int(version)).first() if version.isdecimal() else None
     if model is None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 from django.contrib.auth.mixins import UserPassesTestMixin
-from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -70,7 +69,7 @@ def add_wire_structs(result: dict[str, Any], generator: Any, request: Any, publi
     return result
 
 
-class DeviceTokenScheme(OpenApiAuthenticationExtension):
+class DeviceTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
     """Says what `DeviceTokenAuthentication` asks for."""
 
     target_class = "fl.api.authentication.DeviceTokenAuthentication"
@@ -85,8 +84,6 @@ class DeviceTokenScheme(OpenApiAuthenticationExtension):
 class DocsPage(UserPassesTestMixin, SpectacularSwaggerSplitView):
     """The document as a page to try, for those who may read; all of it comes from this server."""
 
-    request: HttpRequest
-
     def test_func(self) -> bool:
         """Let viewers pass, and everybody where the dashboard is public; others sign in first."""
         return principal_of_user(self.request.user).role >= Role.VIEWER
@@ -94,7 +91,7 @@ class DocsPage(UserPassesTestMixin, SpectacularSwaggerSplitView):
     @extend_schema(exclude=True)
     def get(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         """Show the page under a policy that fits it."""
-        response: Response = super().get(request, *args, **kwargs)
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]  # the library's is
         response.headers["Content-Security-Policy"] = DOCS_POLICY
         return response
 

@@ -45,7 +45,7 @@ class StreamedFile(FileResponse):
         super().__init__(file, as_attachment=bool(filename), filename=filename, content_type=MEDIA_TYPE)
         self._file = file
 
-    def __aiter__(self) -> _Chunks:  # type: ignore[override]  # an iterator that is no generator
+    def __aiter__(self) -> _Chunks:
         return _Chunks(self._file)
 
 

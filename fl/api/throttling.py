@@ -10,6 +10,8 @@ class RefusedEnrollments(SimpleRateThrottle):
 
     scope = "refused_enrollments"
     rate = "20/min"
+    duration: int
+    """Seconds in which so many are allowed; DRF reads it out of `rate`."""
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
         """Return where the refusals of this address are counted."""
