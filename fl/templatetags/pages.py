@@ -1,0 +1,105 @@
+"""What templates say in the words of `fl.feed`: icons, numbers with units, states, fields that scripts fill."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html, json_script
+from django.utils.safestring import SafeString
+
+from edge.protocol.server import DeviceStatus, Spread
+from fl import feed
+from fl.feed import Word
+from fl.queries import RoundLine
+
+register = template.Library()
+
+
+def _of_template(format_number: Callable[[float | None], str]) -> Callable[[Any], str]:
+    """Make a filter of a format; what a template does not find comes as an empty text."""
+
+    def written(value: Any) -> str:
+        return format_number(value if isinstance(value, int | float) else None)
+
+    return written
+
+
+for _name, _format in (
+    ("percent", feed.percent),
+    ("loss", feed.loss),
+    ("seconds", feed.seconds),
+    ("integer", feed.integer),
+    ("size", feed.size),
+):
+    register.filter(_name, _of_template(_format))
+
+UNKNOWN = Word("Unknown", icon="info")
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """Draw an icon of the sprite; words beside it say what it means, so it is hidden from screen readers."""
+    sprite = static("vendor/lucide/sprite.svg")
+    classes = f"icon {extra}".strip()
+    return format_html('<svg class="{}" aria-hidden="true"><use href="{}#{}"/></svg>', classes, sprite, name)
+
+
+@register.filter
+def run_word(state: str) -> Word:
+    """Return how a run's state is shown."""
+    return {str(key): word for key, word in feed.RUN_WORDS.items()}.get(state, UNKNOWN)
+
+
+@register.filter
+def round_word(state: str) -> Word:
+    """Return how a round's state is shown."""
+    return {str(key): word for key, word in feed.ROUND_WORDS.items()}.get(state, UNKNOWN)
+
+
+@register.filter
+def assignment_word(state: str) -> Word:
+    """Return how an assignment's state is shown."""
+    return feed.ASSIGNMENT_WORDS.get(state, UNKNOWN)
+
+
+@register.filter
+def device_word(device: DeviceStatus) -> Word:
+    """Return how a device is shown: what bars it, else that it is offline, else what it does."""
+    if device.state != "active":
+        return feed.DEVICE_WORDS.get(device.state, UNKNOWN)
+    if device.presence == "offline":
+        return feed.DEVICE_WORDS["offline"]
+    return feed.DEVICE_WORDS.get(device.activity, UNKNOWN)
+
+
+@register.filter
+def metric(line: RoundLine | None, name: str) -> float | None:
+    """Return a metric of a round's model as the server measured it; None where it did not."""
+    return line.metrics.get(name) if line and line.metrics else None
+
+
+@register.filter
+def on_devices(line: RoundLine | None, name: str) -> float | None:
+    """Return the weighted mean of a metric over the devices of a round; None where none reported it."""
+    spread: Spread | None = line.device_metrics.get(name) if line else None
+    return spread.mean if spread else None
+
+
+@register.filter
+def examples_of(device: DeviceStatus, task: str) -> int | None:
+    """Return how many examples of a task a device has."""
+    return device.num_examples.get(task)
+
+
+@register.filter
+def get(mapping: Mapping[Any, Any], key: object) -> Any:
+    """Return the value of a key, or None."""
+    return mapping.get(key)
+
+
+@register.simple_tag
+def state_script(state: object, element_id: str) -> SafeString:
+    """Write a value of structs and dataclasses as JSON that scripts read; numbers that are not finite become null."""
+    return json_script(msgspec.json.decode(msgspec.json.encode(state)), element_id)

@@ -1,0 +1,122 @@
+// Commands go by REST. A button says what is under way until the run's own status confirms it; nothing is shown as done
+// before the server said so, and after ten seconds without a word it says that.
+
+import { part, setText, show } from "./dom.js";
+import { notify } from "./notices.js";
+
+const PATIENCE = 10_000;
+
+const COMMANDS = {
+  start: { doing: "Starting…", isDone: (status) => status.state !== "pending" },
+  pause: { doing: "Pausing…", isDone: (status) => status.state !== "running" },
+  resume: { doing: "Resuming…", isDone: (status) => status.state !== "paused" },
+  stop: { doing: "Stopping…", isDone: (status) => status.actions.length === 0 },
+};
+
+const DRAWN = { start: "start", pause: "pause", resume: "resume", stop: "stop_now" };
+
+/** Return a key that no other request has; crypto.randomUUID is only there over TLS. */
+export function idempotencyKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function mountCommands(store) {
+  const root = part("commands");
+  if (!root || !store.run) return null;
+  const commands = new Commands(root, store);
+  return { slices: ["runs"], paint: () => commands.paint() };
+}
+
+class Commands {
+  #pending = null;
+
+  constructor(root, store) {
+    Object.assign(this, { root, store });
+    for (const form of root.querySelectorAll("form[data-command]")) {
+      form.addEventListener("submit", (event) => {
+        event.preventDefault();
+        this.#send(form.dataset.command, form, {});
+      });
+    }
+    this.#dialog();
+  }
+
+  paint() {
+    const { run } = this.store;
+    if (this.#pending && this.#pending.isDone(run)) this.#settle();
+    for (const [command, action] of Object.entries(DRAWN)) {
+      show(this.root.querySelector(`[data-command="${command}"]`), run.actions.includes(action) || this.#pending?.command === command);
+    }
+  }
+
+  #dialog() {
+    const link = this.root.querySelector('a[data-command="stop"]');
+    const dialog = document.getElementById("stop-dialog");
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      if (!this.#pending) dialog.showModal();
+    });
+    dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+    dialog.querySelector("[data-stop]").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const afterRound = new FormData(event.target).get("when") !== "now";
+      dialog.close();
+      this.#send("stop", event.target, { after_round: afterRound });
+    });
+  }
+
+  async #send(command, form, body) {
+    if (this.#pending) return;
+    const { doing, isDone } = COMMANDS[command];
+    const control = this.root.querySelector(`[data-command="${command}"]`);
+    const button = control.querySelector("button") ?? control;
+    const word = button.querySelector("[data-word]");
+    const before = this.store.run;
+    // Stopping after a round is taken note of at once and done later: the next status says so.
+    const confirmed = body.after_round ? (status) => status !== before : isDone;
+    const timer = setTimeout(() => {
+      notify({ severity: "error", title: "The server has not answered", detail: `“${word.dataset.idle}” was sent ten seconds ago and is not confirmed. Look at the connection, then try again.` });
+      this.#settle();
+    }, PATIENCE);
+    word.dataset.idle = word.textContent;
+    this.#pending = { command, isDone: confirmed, button, word, timer };
+    button.setAttribute("aria-disabled", "true");
+    setText(word, doing);
+    const refusal = await post(`${this.root.dataset.api}${command}/`, form, body);
+    if (refusal) {
+      notify({ severity: "error", title: refusal.title, detail: refusal.detail });
+      this.#settle();
+    }
+  }
+
+  #settle() {
+    if (!this.#pending) return;
+    const { button, word, timer } = this.#pending;
+    clearTimeout(timer);
+    this.#pending = null;
+    button.removeAttribute("aria-disabled");
+    setText(word, word.dataset.idle);
+    this.paint();
+  }
+}
+
+/** Send a command; return null where it was taken, else why not. */
+async function post(address, form, body) {
+  try {
+    const answer = await fetch(address, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: {
+        "Content-Type": "application/json",
+        "Idempotency-Key": idempotencyKey(),
+        "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value,
+      },
+      body: JSON.stringify(body),
+    });
+    if (answer.ok) return null;
+    const said = (await answer.json().catch(() => null))?.error;
+    return { title: said?.message ?? `The server answered ${answer.status}`, detail: said?.action ?? "" };
+  } catch (error) {
+    return { title: "The server cannot be reached", detail: String(error.message ?? error) };
+  }
+}

@@ -1,0 +1,41 @@
+// How events read to a person, from the server's table (fl/feed.py): which line, and its places filled.
+
+import { formats } from "./format.js";
+
+const PLACE = /\{([a-z_.]+)(?::([a-z]+))?\}/g;
+
+const valueAt = (data, path) =>
+  path.split(".").reduce((value, part) => (value !== null && typeof value === "object" ? value[part] : undefined), data);
+
+/** Fill the places of a text; null where one of them is empty. */
+export function fill(text, data) {
+  let whole = true;
+  const filled = text.replace(PLACE, (_, path, style = "") => {
+    const written = formats[style](valueAt(data, path));
+    if (!written) whole = false;
+    return written;
+  });
+  return whole ? filled : null;
+}
+
+/** Return the longest key of the table that fits an event, or "". */
+export function findKey(words, event, data) {
+  let key = [event, ...(words.keys[event] ?? []).map((field) => String(data[field] ?? ""))].join(".");
+  while (key && !(key in words.lines)) key = key.slice(0, Math.max(0, key.lastIndexOf(".")));
+  return key;
+}
+
+/** Tell an event, or return null where it is not told. */
+export function tell(words, event, data) {
+  const line = words.lines[findKey(words, event, data)];
+  if (!line) return null;
+  return {
+    title: fill(line.title, data) ?? line.title.replace(PLACE, "…"),
+    detail: line.detail.map((text) => fill(text, data)).filter(Boolean).join(", "),
+    tone: line.tone,
+    icon: line.icon,
+  };
+}
+
+/** Return what of a run's status the feed tells apart: two that read alike are told once. */
+export const readingOf = (words, data) => `${findKey(words, "fl_status_update", data)} ${data.round}`;

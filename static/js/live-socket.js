@@ -1,0 +1,186 @@
+// A WebSocket that keeps the protocol's promise on this side: each stream in order, without holes or duplicates, for ever.
+// It resumes by position, notices a gap or a dead connection, waits with full jitter, and says when a position is lost.
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 30_000;
+const STEADY = 10_000;
+const WIRE_ERRORS = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
+const RESTARTS = new Set([1012, 1013, 4001]);
+
+/** Return how long to wait before the next attempt, in ms: full jitter under a bound that doubles up to 30 s. */
+export const backOff = (attempt, random = Math.random) => random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt, 10));
+
+/** Say whether a client that was closed with `code` must not come back by itself; as edge/protocol/close_codes.py. */
+export const isTerminal = (code) => WIRE_ERRORS.has(code) || (code >= 4500 && code <= 4999);
+
+/** Write positions as the query of the socket's address; those without an epoch cannot be resumed from. */
+export function sinceQuery(positions) {
+  const query = new URLSearchParams();
+  for (const [stream, { epoch, seq }] of Object.entries(positions)) if (epoch) query.append("since", `${stream}:${epoch}:${seq}`);
+  return query.toString();
+}
+
+export class LiveSocket {
+  #socket = null;
+  #attempt = 0;
+  #openedAt = 0;
+  #wait = null;
+  #retryAfter = null;
+  #heads = {};
+  #numbers = new Map();
+  #epochs = {};
+  #heartbeat = 60_000;
+
+  /**
+   * @param {object} options
+   * @param {string} options.address of the socket, without positions
+   * @param {object} options.positions stream → {epoch, seq} that the page was rendered at
+   * @param {(frame: object) => void} options.onFrame takes each event, once and in order
+   * @param {(state: object) => void} options.onState takes {name, retryAt, code}: connecting, live, waiting, offline, ended
+   * @param {(stream: string) => void} options.onLost a stream's position is lost: read the page again
+   * @param {(address: string) => WebSocket} [options.open] makes the socket
+   * @param {() => number} [options.now] the clock, in ms
+   */
+  constructor({ address, positions, onFrame, onState, onLost, open = (where) => new WebSocket(where), now = () => Date.now() }) {
+    Object.assign(this, { address, positions: { ...positions }, onFrame, onState, onLost, open, now });
+    this.state = { name: "connecting" };
+    this.lastHeard = now();
+  }
+
+  /** Connect now, whatever one was waiting for. */
+  connect() {
+    clearTimeout(this.#wait);
+    this.#leave();
+    this.#say({ name: "connecting" });
+    const query = sinceQuery(this.positions);
+    const socket = this.open(query ? `${this.address}?${query}` : this.address);
+    this.#socket = socket;
+    this.#numbers.clear();
+    this.#heads = {};
+    this.lastTried = this.now();
+    socket.onopen = () => (this.lastHeard = this.now());
+    socket.onmessage = (message) => this.#socket === socket && this.#receive(message.data);
+    socket.onclose = (event) => this.#socket === socket && this.#closed(event.code);
+  }
+
+  /** Look whether the connection is still alive; called every second, and at once when the page wakes. */
+  watch() {
+    const silence = this.now() - Math.max(this.lastHeard, this.lastTried ?? 0);
+    if (this.state.name === "live" && silence > this.#heartbeat * 1.1 + 20_000) this.connect();
+    else if (this.state.name === "connecting" && silence > 15_000) this.#closed(1006);
+  }
+
+  /** The page is awake, visible or on line again: do not wait any longer. */
+  wake() {
+    if (this.state.name === "waiting" || this.state.name === "offline") this.connect();
+    else this.watch();
+  }
+
+  /** The browser knows that there is no network. */
+  loseNetwork() {
+    clearTimeout(this.#wait);
+    this.#leave();
+    this.#say({ name: "offline" });
+  }
+
+  #say(state) {
+    this.state = state;
+    this.onState(state);
+  }
+
+  #leave() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
+  }
+
+  #closed(code) {
+    this.#leave();
+    if (this.state.name === "live" && this.now() - this.#openedAt >= STEADY) this.#attempt = 0;
+    if (isTerminal(code)) return this.#say({ name: "ended", code });
+    let delay = backOff(this.#attempt);
+    if (this.#retryAfter !== null) delay = this.#retryAfter;
+    else if (RESTARTS.has(code)) delay = Math.random() * 5000;
+    else if (code === 4013) delay = 30_000 + Math.random() * 5000;
+    this.#retryAfter = null;
+    this.#attempt += 1;
+    this.#say({ name: "waiting", retryAt: this.now() + delay, code });
+    this.#wait = setTimeout(() => this.connect(), delay);
+  }
+
+  #receive(text) {
+    this.lastHeard = this.now();
+    const frame = JSON.parse(text);
+    switch (frame.event) {
+      case "welcome":
+        return this.#welcomed(frame.data);
+      case "heartbeat":
+        return this.#beat(frame.data);
+      case "bye":
+        this.#retryAfter = frame.data.retry_after_ms ?? null;
+        return undefined;
+      case "recent_events":
+        return this.#recover(frame.data);
+      case "snapshot":
+        for (const [stream, position] of Object.entries(frame.data.streams)) this.positions[stream] ??= position;
+        return this.onFrame(frame);
+      default:
+        return frame.stream ? this.#durable(frame) : this.#tick(frame);
+    }
+  }
+
+  #welcomed(data) {
+    this.#heartbeat = data.heartbeat_seconds * 1000;
+    this.#openedAt = this.now();
+    for (const [stream, { epoch }] of Object.entries(data.streams)) this.#epochs[stream] = epoch;
+    this.#say({ name: "live", time: data.time });
+  }
+
+  #beat(data) {
+    this.#socket.send('{"type":"heartbeat"}');
+    for (const [stream, head] of Object.entries(this.#heads)) {
+      // A head told at the last heartbeat has had a whole interval to arrive.
+      if ((this.positions[stream]?.seq ?? head) < head) return this.connect();
+    }
+    this.#heads = { ...data.s };
+    return undefined;
+  }
+
+  #durable(frame) {
+    const known = this.positions[frame.stream];
+    if (known && frame.seq <= known.seq) return;
+    if (known && frame.seq > known.seq + 1) {
+      this.connect();
+      return;
+    }
+    this.positions[frame.stream] = { epoch: known?.epoch ?? this.#epochs[frame.stream], seq: frame.seq };
+    this.onFrame(frame);
+  }
+
+  #tick(frame) {
+    if (frame.key !== undefined && frame.number !== undefined) {
+      if (frame.number <= (this.#numbers.get(frame.key) ?? -1)) return;
+      if (this.#numbers.size > 5000) this.#numbers.clear();
+      this.#numbers.set(frame.key, frame.number);
+    }
+    this.onFrame(frame);
+  }
+
+  #recover(data) {
+    const { stream, epoch, since, to, events } = data;
+    const known = this.positions[stream] ?? (since === 0 ? { epoch, seq: 0 } : undefined);
+    if (known === undefined) {
+      this.positions[stream] = { epoch, seq: to };
+      return;
+    }
+    if ((known.epoch && known.epoch !== epoch) || since > known.seq) {
+      this.onLost(stream);
+      return;
+    }
+    for (const logged of events) {
+      if (logged.seq <= known.seq) continue;
+      this.onFrame({ event: logged.event, data: logged.data, timestamp: logged.timestamp, stream, seq: logged.seq, replayed: true });
+    }
+    this.positions[stream] = { epoch, seq: Math.max(known.seq, to) };
+  }
+}

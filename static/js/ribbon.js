@@ -1,0 +1,94 @@
+// The round ribbon: one tick for each round, or for several where there are many. A tick shows shares, never the worst
+// case: green for updates received, amber on top for those missed, red for failed rounds, tall and blue for the open one.
+
+import { field, part, setAttribute, setText } from "./dom.js";
+import { inOrder } from "./series.js";
+
+const MOST_TICKS = 240;
+const STEP = 10;
+const HEIGHT = 26;
+const OPEN = new Set(["pending", "training", "aggregating", "evaluating"]);
+
+/**
+ * Return the ticks of a run.
+ * @returns {{from: number, to: number, kind: string, missed: number, failed: number}[]} `missed` and `failed` are shares
+ */
+export function ticks(rounds, total, most = MOST_TICKS) {
+  const size = Math.max(1, Math.ceil(total / most));
+  const found = [];
+  for (let from = 1; from <= total; from += size) {
+    const to = Math.min(total, from + size - 1);
+    const lines = rounds.filter((line) => line.number >= from && line.number <= to);
+    found.push({ from, to, ...kindOf(lines) });
+  }
+  return found;
+}
+
+function kindOf(lines) {
+  if (!lines.length) return { kind: "planned", missed: 0, failed: 0 };
+  if (lines.some((line) => OPEN.has(line.state))) return { kind: "running", missed: 0, failed: 0 };
+  const failed = lines.filter((line) => line.state === "failed").length / lines.length;
+  if (lines.every((line) => line.state === "stopped")) return { kind: "stopped", missed: 0, failed: 0 };
+  const selected = lines.reduce((sum, line) => sum + line.selected, 0);
+  const received = lines.reduce((sum, line) => sum + line.updates_received, 0);
+  return { kind: failed === 1 ? "failed" : "complete", missed: selected ? 1 - received / selected : 0, failed };
+}
+
+/** Return the rectangles of a tick: [class, y, height]. */
+export function rectangles({ kind, missed, failed }) {
+  if (kind === "planned") return [["planned", 11, 4]];
+  if (kind === "running") return [["running", 0, HEIGHT]];
+  if (kind === "stopped" || kind === "failed") return [[kind, 3, 20]];
+  const red = Math.round(20 * failed);
+  const amber = missed > 0 ? Math.max(3, Math.round((20 - red) * missed)) : 0;
+  const parts = [];
+  if (amber) parts.push(["missed", 3, amber]);
+  if (red) parts.push(["failed", 3 + amber, red]);
+  parts.push(["complete", 3 + amber + red, 20 - amber - red]);
+  return parts;
+}
+
+const words = ({ from, to, kind, missed }) =>
+  `${from === to ? `Round ${from}` : `Rounds ${from} to ${to}`}: ${kind}${missed > 0 ? `, ${Math.round(missed * 100)} % of the updates missed` : ""}`;
+
+export function mountRibbon(store) {
+  const root = part("ribbon");
+  const svg = root?.querySelector("svg");
+  if (!svg) return null;
+  let drawn = "";
+  return {
+    slices: ["runs", "rounds"],
+    paint() {
+      const { run } = store;
+      const rounds = inOrder(store.rounds).filter((line) => line.number > 0);
+      const found = ticks(rounds, run.rounds);
+      setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
+      const text = JSON.stringify(found);
+      if (text === drawn) return;
+      drawn = text;
+      draw(svg, found);
+      const failed = rounds.filter((line) => line.state === "failed").length;
+      const done = rounds.filter((line) => line.state === "completed").length;
+      setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
+    },
+  };
+}
+
+function draw(svg, found) {
+  const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
+  setAttribute(svg, "viewBox", `0 0 ${Math.max(found.length, 30) * STEP} ${HEIGHT}`);
+  svg.replaceChildren(
+    ...found.map((tick, index) => {
+      const group = make("g");
+      const title = make("title");
+      title.textContent = words(tick);
+      group.append(title);
+      for (const [kind, y, height] of rectangles(tick)) {
+        const rect = make("rect");
+        for (const [name, value] of Object.entries({ class: kind, x: index * STEP + 1, y, width: STEP - 2, height, rx: 1.5 })) rect.setAttribute(name, value);
+        group.append(rect);
+      }
+      return group;
+    }),
+  );
+}

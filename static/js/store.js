@@ -1,0 +1,214 @@
+// What the page knows: one state, one reducer for each event. A reducer says which slices it changed; who paints asks for
+// those once an animation frame. Everything here is a state told by the server; nothing is made up in between.
+
+import { readingOf, tell } from "./feed.js";
+
+const FEED_LINES = 300;
+const OVER = new Set(["accepted", "rejected", "failed", "expired", "cancelled", "late"]);
+
+const byKey = (items, key) => new Map(items.map((item) => [item[key], item]));
+
+export class Store {
+  #listeners = [];
+  #readings = new Map();
+
+  /**
+   * @param {object} state what the page was rendered from
+   * @param {object} words the server's tables
+   */
+  constructor(state, words) {
+    this.words = words;
+    this.changed = new Set();
+    this.reset(state);
+    this.changed.clear();
+  }
+
+  /** Begin again from what the server rendered. */
+  reset(state) {
+    this.page = state.page;
+    this.runId = state.run_id;
+    this.runs = byKey(state.runs, "run_id");
+    this.rounds = byKey(state.rounds, "number");
+    this.progress = byKey(state.progress, "assignment_id");
+    this.devices = byKey(state.devices, "device_id");
+    this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
+    this.news = [];
+    this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
+    this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
+    this.#touch("runs", "rounds", "progress", "devices", "feed");
+  }
+
+  /** Call `listener` whenever something has changed; `changed` says which slices. */
+  subscribe(listener) {
+    this.#listeners.push(listener);
+  }
+
+  /** The run that the page is about. */
+  get run() {
+    return this.runs.get(this.runId);
+  }
+
+  /** The server's time, as well as one knows it. */
+  now() {
+    return Date.now() + this.skew;
+  }
+
+  /** Take in one frame. */
+  apply(frame) {
+    REDUCERS[frame.event]?.(this, frame.data, frame);
+  }
+
+  /** Say that slices changed. */
+  touch(...slices) {
+    this.#touch(...slices);
+  }
+
+  #touch(...slices) {
+    for (const slice of slices) this.changed.add(slice);
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Put an event at the top of the feed, where it is told and is about this page. */
+  tellEvent(frame) {
+    const { event, data, stream, seq, timestamp } = frame;
+    if (!stream || !this.#concerns(data)) return;
+    if (event === "fl_status_update") {
+      const reading = readingOf(this.words, data);
+      if (this.#readings.get(data.run_id) === reading) return;
+      this.#readings.set(data.run_id, reading);
+    }
+    const line = tell(this.words, event, data);
+    const key = `${stream}#${seq}`;
+    if (!line || this.told.some((other) => other.key === key)) return;
+    this.told.unshift({ ...line, key, stream, seq, timestamp });
+    this.told.length = Math.min(this.told.length, FEED_LINES);
+    this.#touch("feed");
+  }
+
+  #concerns(data) {
+    return this.runId === null || data.run_id === undefined || data.run_id === null || data.run_id === this.runId;
+  }
+
+  /** Merge what is known of a round of the page's run. */
+  mergeRound(number, facts) {
+    const known = this.rounds.get(number) ?? { ...NEW_ROUND, number };
+    this.rounds.set(number, { ...known, ...facts });
+    this.#touch("rounds");
+  }
+}
+
+const NEW_ROUND = {
+  state: "pending",
+  reason: "",
+  selected: 0,
+  updates_received: 0,
+  updates_lost: 0,
+  duration_seconds: null,
+  metrics: null,
+  device_metrics: {},
+  version: null,
+  size_bytes: null,
+  is_best: false,
+};
+
+const REDUCERS = {
+  fl_status_update(store, data, frame) {
+    const known = store.runs.get(data.run_id);
+    store.runs.set(data.run_id, data);
+    store.touch("runs");
+    if (data.run_id === store.runId && data.round !== null && data.round !== undefined) {
+      store.mergeRound(data.round, {
+        state: data.round_state,
+        selected: data.selected,
+        updates_received: data.updates_received,
+        updates_lost: data.updates_lost,
+        ...(data.round_state === "failed" ? { reason: data.reason } : {}),
+      });
+      if (known?.round !== data.round) dropOldProgress(store, data.round);
+    }
+    store.tellEvent(frame);
+  },
+
+  training_progress(store, data, frame) {
+    if (data.run_id === store.runId) {
+      if (data.phase === "round_completed") completeRound(store, data);
+      else if (data.assignment_id !== null) takeProgress(store, data, frame);
+    }
+    store.tellEvent(frame);
+  },
+
+  model_aggregation(store, data, frame) {
+    if (data.run_id === store.runId && data.phase === "completed") {
+      if (data.is_best) for (const [number, line] of store.rounds) store.rounds.set(number, { ...line, is_best: false });
+      const facts = {
+        metrics: data.metrics,
+        device_metrics: data.device_metrics,
+        version: data.version,
+        size_bytes: data.size_bytes,
+        is_best: data.is_best,
+      };
+      store.mergeRound(data.round, data.round === 0 ? { ...facts, state: "initial" } : facts);
+    }
+    store.lastModel = data;
+    store.touch("models");
+    store.tellEvent(frame);
+  },
+
+  device_status(store, data, frame) {
+    store.devices.set(data.device_id, data);
+    store.touch("devices");
+    store.tellEvent(frame);
+  },
+
+  error_notification(store, data, frame) {
+    notify(store, data.severity, data.title, [data.detail, data.action].filter(Boolean).join(" "));
+    store.tellEvent(frame);
+  },
+
+  broadcast(store, data, frame) {
+    notify(store, data.level, data.message, `From ${data.sender}.`);
+    store.tellEvent(frame);
+  },
+
+  snapshot(store, data) {
+    for (const status of data.runs) {
+      store.runs.set(status.run_id, status);
+      if (status.run_id === store.runId && status.round) dropOldProgress(store, status.round);
+    }
+    for (const part of data.progress) if (part.run_id === store.runId) takeProgress(store, part, {});
+    for (const device of data.devices) store.devices.set(device.device_id, device);
+    store.touch("runs", "progress", "devices");
+  },
+};
+
+function notify(store, severity, title, detail) {
+  store.news.push({ severity, title, detail });
+  store.touch("news");
+}
+
+function completeRound(store, data) {
+  store.mergeRound(data.round, {
+    state: "completed",
+    updates_received: data.updates_received,
+    duration_seconds: data.duration_seconds,
+    device_metrics: data.device_metrics,
+  });
+  store.lastCompleted = data;
+  store.touch("completed");
+}
+
+function takeProgress(store, data, frame) {
+  const round = store.run?.round;
+  if (typeof round === "number" && data.round < round) return;
+  const known = store.progress.get(data.assignment_id);
+  // A tick may come after the event that ended what it tells of.
+  if (frame.key && known && OVER.has(known.phase)) return;
+  const kept = known && data.local_epoch === null && !OVER.has(data.phase) ? { local_epoch: known.local_epoch, local_epochs: known.local_epochs } : {};
+  store.progress.set(data.assignment_id, { ...data, ...kept });
+  store.touch("progress");
+}
+
+function dropOldProgress(store, round) {
+  for (const [id, part] of store.progress) if (part.round < round) store.progress.delete(id);
+  store.touch("progress");
+}
