@@ -1,9 +1,42 @@
-"""Static files under hashed names, also inside the imports of ES modules."""
+"""Static files under hashed names, also inside the imports of ES modules, collected when they have changed."""
 
+import hashlib
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
 from whitenoise.storage import CompressedManifestStaticFilesStorage
+
+STAMP = ".collected"
 
 
 class ModuleManifestStaticFilesStorage(CompressedManifestStaticFilesStorage):
     """Rewrites `import … from './store.js'` to the hashed name, so that no import map is needed."""
 
     support_js_module_import_aggregation = True
+
+
+def collect_if_stale() -> bool:
+    """Collect static files into STATIC_ROOT where a source is new, changed or gone; say whether it was done.
+
+    With DEBUG nothing is collected: files are served from where they are.
+    """
+    if settings.DEBUG:
+        return False
+    stamp = Path(settings.STATIC_ROOT) / STAMP
+    digest = _digest_of_sources()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return False
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+    stamp.write_text(digest)
+    return True
+
+
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
+    for finder in get_finders():
+        for name, storage in sorted(finder.list([]), key=lambda found: found[0]):
+            status = Path(storage.path(name)).stat()
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("fl.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("fl.api.urls")),
+    path("api/v1/", include("realtime.urls")),
     path("api/schema/", SpectacularAPIView.as_view(permission_classes=[ByRole]), name="schema"),
     path("api/docs/", DocsPage.as_view(url_name="schema"), name="docs"),
 ]

@@ -1,4 +1,4 @@
-"""The Django application of the sockets."""
+"""The Django application of the sockets: it listens to what `fl` tells."""
 
 from django.apps import AppConfig
 
@@ -6,3 +6,8 @@ from django.apps import AppConfig
 class RealtimeConfig(AppConfig):
     name = "realtime"
     verbose_name = "Real time"
+
+    def ready(self) -> None:
+        from realtime import receivers
+
+        receivers.connect()

@@ -1,0 +1,43 @@
+"""The application: HTTP to Django, WebSockets to `realtime`; the same behind Daphne and behind uvicorn."""
+
+import asyncio
+import os
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "qflare.settings")
+http = get_asgi_application()
+
+# Only now can models be imported. The URL map comes too: Django would load it, and torch with it, at the first request,
+# and hold that up for seconds.
+import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
+from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
+from realtime.process import running_process  # noqa: E402 - see above
+from realtime.publishing import use_loop  # noqa: E402 - see above
+from realtime.routing import websockets  # noqa: E402 - see above
+
+
+async def serve_http(scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request; what it records is told from this loop."""
+    use_loop(asyncio.get_running_loop())
+    await http(scope, receive, send)
+
+
+async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Follow the start and the end of servers that tell them, as uvicorn does and Daphne does not."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            use_loop(asyncio.get_running_loop())
+            await send({"type": "lifespan.startup.complete"})
+            continue
+        process = running_process()
+        if process is not None:
+            await process.close_all()
+            await process.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+
+
+application = ProtocolTypeRouter({"http": serve_http, "websocket": websockets, "lifespan": lifespan})

@@ -1,0 +1,90 @@
+"""`manage.py serve`: the web server and the coordinator in one process, which is all a small installation needs."""
+
+import os
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from qflare.static import collect_if_stale
+
+JOIN_SECONDS = 2.0
+
+
+class Command(BaseCommand):
+    """Checks what must be right, then serves until SIGTERM or Ctrl-C."""
+
+    help = "Serve pages, API and sockets, and drive the runs. Example: manage.py serve --host 0.0.0.0 --port 8000"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000; 0: any free one)")
+        parser.add_argument(
+            "--no-coordinator", action="store_true", help="serve only; `manage.py coordinate` drives the runs elsewhere"
+        )
+
+    def handle(self, *_: Any, host: str, port: int, no_coordinator: bool, **__: Any) -> None:
+        _require_free(host, port)
+        require_migrations()
+        if collect_if_stale():
+            self.stderr.write("collected static files")
+
+        # Late, since both load torch: what is wrong above is said at once.
+        from fl.coordinator import Coordinator
+        from qflare.asgi import application
+        from qflare.server import CannotListen, Server
+
+        coordinator = None if no_coordinator else Coordinator()
+        server = Server(application, host=host, port=port, started=lambda bound: self._say_where(host, bound))
+        if coordinator is not None:
+            coordinator.start()
+        try:
+            server.run()
+        except CannotListen as error:
+            raise CommandError(cannot_listen(host, port, str(error))) from error
+        finally:
+            if coordinator is not None:
+                coordinator.stop()
+                coordinator.join(JOIN_SECONDS)
+        self.stderr.write("stopped")
+
+    def _say_where(self, host: str, port: int) -> None:
+        name = f"[{host}]" if ":" in host else host
+        self.stdout.write(f"serving on http://{name}:{port}/ (process {os.getpid()})")
+        self.stdout.flush()
+
+
+def require_migrations() -> None:
+    """Make sure that the database is up to date.
+
+    Raises:
+        CommandError: it is not; the text says what to run.
+    """
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    connection.close()
+    if missing:
+        names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in missing[:3])
+        raise CommandError(
+            f"the database lacks {len(missing)} migrations ({names}{', …' if len(missing) > 3 else ''}).\n"
+            "Run: manage.py migrate"
+        )
+
+
+def cannot_listen(host: str, port: int, why: str) -> str:
+    """Return what is said when the address cannot be had."""
+    return f"cannot listen on {host}:{port}: {why}.\nStop what uses it, or choose another: --port {port + 1}"
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the server itself does it: an address that is only cooling down is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise CommandError(cannot_listen(host, port, error.strerror or str(error))) from error

@@ -1,0 +1,159 @@
+"""The web server: Daphne, with an orderly end, real close codes for wire errors, and bounded buffers for slow readers.
+
+Everything is done in methods that Daphne's `Server` offers for overriding; no other package is changed.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from daphne.endpoints import build_endpoint_description_strings
+from daphne.server import Server as DaphneServer
+from twisted.internet import defer
+
+from edge.protocol.close_codes import CloseCode
+from realtime.process import running_process
+from realtime.publishing import use_loop
+
+logger = logging.getLogger(__name__)
+
+PING_SECONDS = 75
+"""Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
+PONG_SECONDS = 20
+"""Below the ping's interval: a later ping would otherwise leave the earlier one's timer running."""
+BUFFER_BYTES = 256 * 1024
+"""How much may wait in user space for one socket before its writer has to wait too."""
+STALL_SECONDS = 5.0
+LOOK_SECONDS = 0.02
+CLOSE_SECONDS = 2.0
+
+
+class CannotListen(Exception):
+    """The address is taken, or not ours."""
+
+
+class Server(DaphneServer):
+    """Daphne for one address."""
+
+    def __init__(self, application: Any, *, host: str, port: int, started: Any = None) -> None:
+        """Make a server.
+
+        Args:
+            started: is called with the port once the server listens.
+        """
+        DaphneServer.__init__(
+            self,
+            application,
+            endpoints=build_endpoint_description_strings(host=host, port=port),
+            ping_interval=PING_SECONDS,
+            ping_timeout=PONG_SECONDS,
+            ready_callable=self._set_up,
+            server_name="qflare",
+        )
+        self._started = started
+        self._ports: list[Any] = []
+        self._failure = ""
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            CannotListen: the address is taken, or not ours.
+        """
+        DaphneServer.run(self)
+        if self._failure:
+            raise CannotListen(self._failure)
+
+    def _set_up(self) -> None:
+        # Options that are not named here go back to Autobahn's own, so those that Daphne sets are repeated.
+        self.ws_factory.setProtocolOptions(
+            autoPingTimeout=self.ping_timeout,
+            allowNullOrigin=True,
+            openHandshakeTimeout=self.websocket_handshake_timeout,
+            maxMessagePayloadSize=self.websocket_max_message_size,
+            maxFramePayloadSize=self.websocket_max_frame_size,
+            failByDrop=False,
+        )
+        use_loop(asyncio.get_event_loop())
+
+    # ── listening ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def listen_success(self, port: Any) -> None:
+        """Take note of the port, to close it first when the end comes."""
+        DaphneServer.listen_success(self, port)
+        self._ports.append(port)
+        if self._started is not None:
+            self._started(port.getHost().port)
+
+    def listen_error(self, failure: Any) -> None:
+        """Stop, and let `run` say why."""
+        self._failure = failure.getErrorMessage()
+        DaphneServer.stop(self)
+
+    # ── sockets ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Tell the application that this server looks after peers that take nothing."""
+        scope.setdefault("extensions", {})["qflare.backpressure"] = {}
+        return DaphneServer.create_application(self, protocol, scope)
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Send for the application, and let it wait while the peer does not keep up."""
+        kind = message.get("type", "")
+        if not kind.startswith("websocket."):
+            await DaphneServer.handle_reply(self, protocol, message)
+            return
+        if kind != "websocket.accept" and protocol.state not in (protocol.STATE_CONNECTING, protocol.STATE_OPEN):
+            return  # it is closing: autobahn would raise, and the consumer would die instead of leaving
+        await DaphneServer.handle_reply(self, protocol, message)
+        if kind == "websocket.close" and message.get("code") == CloseCode.TOO_SLOW:
+            protocol.dropConnection(abort=True)
+        elif kind == "websocket.send":
+            await self._drain(protocol)
+
+    async def _drain(self, protocol: Any) -> None:
+        """Wait until the peer has taken most of what waits; end it when it takes nothing at all."""
+        loop = asyncio.get_running_loop()
+        waiting, since = _buffered(protocol), loop.time()
+        while waiting > BUFFER_BYTES and protocol.state == protocol.STATE_OPEN:
+            await asyncio.sleep(LOOK_SECONDS)
+            left = _buffered(protocol)
+            if left < waiting:
+                waiting, since = left, loop.time()
+            elif loop.time() - since > STALL_SECONDS:
+                logger.info("%s took nothing for %g s and is ended (%d)", protocol, STALL_SECONDS, CloseCode.TOO_SLOW)
+                protocol.dropConnection(abort=True)
+                return
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def kill_all_applications(self) -> Any:
+        """Take nobody new, tell every socket, let every consumer leave, and only then cancel what is left."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._end()))
+
+    async def _end(self) -> None:
+        for port in self._ports:
+            port.stopListening()
+        process = running_process()
+        if process is not None:
+            await process.close_all()
+        running = [
+            application
+            for details in list(self.connections.values())
+            if (application := details.get("application_instance")) is not None and not application.done()
+        ]
+        if running:
+            _, late = await asyncio.wait(running, timeout=CLOSE_SECONDS)
+            for application in late:
+                application.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CLOSE_SECONDS / 4)
+        if process is not None:
+            await process.stop()
+
+
+def _buffered(protocol: Any) -> int:
+    # What Twisted keeps for a plain TCP transport; behind TLS these are not there, and nothing is bounded.
+    transport = protocol.transport
+    waiting = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    return waiting + int(getattr(transport, "_tempDataLen", 0))

@@ -1,0 +1,443 @@
+"""One connection's way out: a bounded queue, a place in each stream, and the only task that sends.
+
+A durable event is queued while there is room. When there is none, the stream is `behind`: nothing is dropped, since
+from then on its events are read from the log, from this connection's own place, as fast as the peer takes them. Ticks
+wait in the queue too, one for each key, and are what goes first.
+
+Joining works the same way: streams are held while their missed events are replayed, what happens meanwhile is only
+noted, and the log fills the rest. So there is no buffer to merge, and at the seam neither a hole nor a duplicate.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from edge.protocol.close_codes import CloseCode
+from edge.protocol.server import Bye, Payload, encode_frame
+from fl.visibility import Principal
+from realtime.close_codes import meaning_of, require_sendable
+from realtime.groups import Kind, follows_unasked
+from realtime.limits import QueueLimits
+from realtime.log import LogPages
+from realtime.messages import Labels, Logged
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 2.0
+"""How long a `bye` may take; after that the connection ends without it."""
+RETRY_SECONDS = 1.0
+"""How long to wait when the log could not be read."""
+
+
+class Cursor:
+    """A connection's place in one stream: `last` is the newest event queued or sent, `heard` the newest there is."""
+
+    __slots__ = ("doubted", "epoch", "heard", "held", "labels", "last", "told")
+
+    def __init__(self, epoch: str, last: int, labels: Labels, *, heard: int = 0, held: bool = False) -> None:
+        self.epoch = epoch
+        self.last = last
+        self.heard = max(heard, last)
+        self.held = held
+        self.labels = labels
+        self.told = last
+        """What the newest heartbeat told of it."""
+        self.doubted = False
+        """The log was read once and did not hold what was heard of."""
+
+
+class Waiting:
+    """A frame in the queue; a tick's can be replaced by a newer one while it waits."""
+
+    __slots__ = ("frame", "key", "size", "stream")
+
+    def __init__(self, frame: str, size: int, *, stream: str = "", key: str = "") -> None:
+        self.frame = frame
+        self.size = size
+        self.stream = stream
+        self.key = key
+
+
+@dataclass
+class Counters:
+    """What a process has sent, summed over its connections."""
+
+    frames: int = 0
+    events: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a connection takes up a stream: it has, or will have been replayed, everything up to `last`."""
+
+    stream: str
+    epoch: str
+    last: int
+    labels: Labels
+
+
+@dataclass
+class _Replay:
+    frames: AsyncIterator[tuple[str, str]]
+    streams: list[str] = field(default_factory=list)
+
+
+class Connection:
+    """The server's end of one socket."""
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        send: Callable[[str], Awaitable[None]],
+        close: Callable[[int], Awaitable[None]],
+        log: LogPages,
+        counters: Counters,
+        lost: Callable[[], None],
+        is_watched: bool = False,
+        limits: QueueLimits | None = None,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.kind = kind
+        self.principal = Principal()
+        self.session = ""
+        """Digest of the person's session, which ends with it."""
+        self.cursors: dict[str, Cursor] = {}
+        self.narrowed = False
+        """The client has left a stream: from then on it alone says what it follows."""
+        self.sending_since: float | None = None
+        """Loop time at which the frame that the transport is taking was handed to it."""
+        self.closed_with: CloseCode | None = None
+        self.finished = asyncio.Event()
+        """Set when nothing more will be sent."""
+        self._send = send
+        self._close = close
+        self._log = log
+        self._counters = counters
+        self._lost = lost
+        self.is_watched = is_watched
+        """The server itself ends a peer that takes nothing."""
+        self._limits = limits or QueueLimits()
+        self._queue: deque[Waiting] = deque()
+        self._size = 0
+        self._ticks: dict[str, Waiting] = {}
+        self._behind: dict[str, None] = {}
+        self._replays: deque[_Replay] = deque()
+        self._held_all = True
+        self._held: set[str] = set()
+        self._heard: dict[str, tuple[Logged, int]] = {}
+        self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._writer = asyncio.create_task(self._write(), name=f"writer of {self.kind} {self.id}")
+
+    # ── what is to be sent ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def say(self, payload: Payload, *, id: str | None = None) -> None:
+        """Queue a control frame; these are never dropped."""
+        self.push(encode_frame(payload.event, payload, id=id))
+
+    def push(self, frame: str) -> None:
+        """Queue a ready frame that has no place in a stream."""
+        if self.closed_with is None:
+            self._put(Waiting(frame, len(frame)))
+
+    def deliver(self, event: Logged) -> None:
+        """Take a durable event: queue it, drop it as known, or note that the log has to be read for it."""
+        cursor = self.cursors.get(event.stream)
+        if cursor is None:
+            if self._held_all or event.stream in self._held:
+                first = self._heard.get(event.stream, (event, event.seq))[0]
+                self._heard[event.stream] = (first, event.seq)
+                return
+            if not self._takes_up(event):
+                return
+            cursor = self._begin(event, heard=event.seq - 1)
+        elif cursor.labels != event.labels and not self._still_sees(cursor, event):
+            return
+        if cursor.epoch != event.epoch:
+            self.close(CloseCode.POSITION_LOST, f"the history of {event.stream} is another one now")
+            return
+        self._advance(cursor, event)
+
+    def deliver_tick(self, stream: str, labels: Labels, key: str, frame: str) -> None:
+        """Take a tick: it replaces the one of its key that still waits; with a full queue it is dropped."""
+        if self.closed_with is not None or self._held_all:
+            return
+        if stream not in self.cursors and (self.narrowed or not self._sees_unasked(stream, labels)):
+            return
+        waiting = self._ticks.get(key)
+        if waiting is not None:
+            self._size += len(frame) - waiting.size
+            waiting.frame, waiting.size = frame, len(frame)
+        elif self._has_room(len(frame)):
+            self._ticks[key] = waiting = Waiting(frame, len(frame), stream=stream, key=key)
+            self._put(waiting)
+
+    def _advance(self, cursor: Cursor, event: Logged) -> None:
+        if event.seq <= cursor.heard:
+            return
+        is_next = event.seq == cursor.last + 1 and cursor.heard == cursor.last and not cursor.held
+        cursor.heard = event.seq
+        if is_next and self.closed_with is None and self._has_room(event.size):
+            cursor.last = event.seq
+            self._put(Waiting(event.frame, event.size, stream=event.stream))
+        elif not cursor.held:
+            self._behind[event.stream] = None
+            self._wake.set()
+
+    def _takes_up(self, event: Logged) -> bool:
+        return not self.narrowed and self._sees_unasked(event.stream, event.labels)
+
+    def _sees_unasked(self, stream: str, labels: Labels) -> bool:
+        return follows_unasked(self.kind, stream, self.principal.device_id) and self._sees(stream, labels)
+
+    def _sees(self, stream: str, labels: Labels) -> bool:
+        return self.principal.sees(stream, task=labels.task, public=labels.public)
+
+    def _still_sees(self, cursor: Cursor, event: Logged) -> bool:
+        cursor.labels = event.labels
+        if self._sees(event.stream, event.labels):
+            return True
+        self.drop([event.stream])
+        return False
+
+    def _begin(self, first: Logged, *, heard: int) -> Cursor:
+        cursor = Cursor(first.epoch, first.seq - 1, first.labels, heard=heard)
+        self.cursors[first.stream] = cursor
+        if cursor.heard > cursor.last:
+            self._behind[first.stream] = None
+        return cursor
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._queue) < self._limits.frames and self._size + size <= self._limits.size
+
+    def _put(self, waiting: Waiting) -> None:
+        self._queue.append(waiting)
+        self._size += waiting.size
+        self._wake.set()
+
+    # ── which streams ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def hold(self, streams: Iterable[str]) -> None:
+        """Send nothing more of these streams until `resume` says where to go on."""
+        for stream in streams:
+            if stream in self.cursors:
+                self.cursors[stream].held = True
+                self._behind.pop(stream, None)
+            else:
+                self._held.add(stream)
+
+    def resume(
+        self, starts: Iterable[Start], replay: AsyncIterator[tuple[str, str]], *, released: Iterable[str] = ()
+    ) -> None:
+        """Send a replay, and then follow these streams from where it ends.
+
+        Args:
+            starts: where the replay ends in each stream.
+            replay: frames, each with its stream (none for a snapshot); read one at a time, as the peer takes them.
+            released: further streams that were held and are to go on as if nothing had been asked.
+        """
+        names = [start.stream for start in starts]
+        for start in starts:
+            _, heard = self._heard.pop(start.stream, (None, 0))
+            known = self.cursors.get(start.stream)
+            last = max(start.last, known.last if known else 0)
+            heard = max(heard, known.heard if known else 0)
+            self.cursors[start.stream] = Cursor(start.epoch, last, start.labels, heard=heard, held=True)
+        self._held.difference_update([*names, *released])
+        self._release([name for name in released if name not in names])
+        if self._held_all:
+            self._held_all = False
+            self._take_up_what_began_meanwhile()
+        self._replays.append(_Replay(replay, names))
+        self._wake.set()
+
+    def drop(self, streams: Iterable[str]) -> None:
+        """Follow these streams no more; what waits of them is not sent."""
+        gone = set(streams)
+        for stream in gone:
+            self.cursors.pop(stream, None)
+            self._behind.pop(stream, None)
+            self._held.discard(stream)
+            self._heard.pop(stream, None)
+        self._keep(lambda waiting: waiting.stream not in gone)
+
+    def become(self, principal: Principal) -> list[str]:
+        """Look with other rights from now on; return the streams that can be seen no more."""
+        self.principal = principal
+        lost = [name for name, cursor in self.cursors.items() if not self._sees(name, cursor.labels)]
+        self.drop(lost)
+        if lost and self._replays:
+            # What is being replayed was read with the old rights.
+            self.close(CloseCode.POSITION_LOST, "the rights of this connection have changed")
+        return lost
+
+    def heads_since_last_told(self) -> dict[str, int]:
+        """Return how far each stream has come that moved since this was last asked."""
+        cursors = self.cursors.items()
+        moved = {name: cursor.last for name, cursor in cursors if cursor.last != cursor.told and not cursor.held}
+        for name, seq in moved.items():
+            self.cursors[name].told = seq
+        return moved
+
+    def _take_up_what_began_meanwhile(self) -> None:
+        heard, self._heard = self._heard, {name: item for name, item in self._heard.items() if name in self._held}
+        for name, (first, newest) in heard.items():
+            if name not in self._held and self._takes_up(first):
+                self._begin(first, heard=newest)
+
+    def _release(self, streams: Iterable[str]) -> None:
+        for stream in streams:
+            self._heard.pop(stream, None)
+            cursor = self.cursors.get(stream)
+            if cursor is not None:
+                cursor.held = False
+                if cursor.heard > cursor.last:
+                    self._behind[stream] = None
+                    self._wake.set()
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, code: CloseCode, reason: str = "", *, retry_after_ms: int | None = None) -> None:
+        """Say `bye` and close; what else waits in the queue is left to the log and the next connection."""
+        if self.closed_with is not None:
+            return
+        require_sendable(code)
+        # Replies, above all the error that explains the close, still go out.
+        self._keep(lambda waiting: not waiting.stream)
+        self.say(Bye(code=code, reason=reason or meaning_of(code), retry_after_ms=retry_after_ms))
+        self.closed_with = code
+        self._wake.set()
+
+    async def end(self) -> None:
+        """Stop the writer; nothing is sent any more."""
+        self.closed_with = self.closed_with or CloseCode.NORMAL
+        if self._writer is not None and self._writer is not asyncio.current_task():
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+        self._queue.clear()
+        self._ticks.clear()
+        self._replays.clear()
+        self._size = 0
+        self.finished.set()
+
+    def abort(self, code: CloseCode) -> None:
+        """Give up on a peer that takes nothing: no `bye` can get through to it."""
+        self.closed_with = code
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def _keep(self, wanted: Callable[[Waiting], bool]) -> None:
+        self._queue = deque(waiting for waiting in self._queue if wanted(waiting))
+        self._size = sum(waiting.size for waiting in self._queue)
+        self._ticks = {waiting.key: waiting for waiting in self._queue if waiting.key}
+
+    # ── the writer ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many frames, and how many bytes of them, wait."""
+        return len(self._queue), self._size
+
+    @property
+    def is_behind(self) -> bool:
+        """Some stream is being fed from the log."""
+        return bool(self._behind or self._replays)
+
+    async def _write(self) -> None:
+        try:
+            await self._write_until_closed()
+        except asyncio.CancelledError:
+            if self.closed_with is CloseCode.TOO_SLOW:
+                await self._hang_up()
+            raise
+        except Exception as error:
+            # The transport is gone: the server tells it to the consumer as a disconnect.
+            logger.info("sending to %s %s ended: %s: %s", self.kind, self.id, type(error).__name__, error)
+        finally:
+            self.finished.set()
+
+    async def _write_until_closed(self) -> None:
+        while True:
+            if self._queue:
+                waiting = self._queue.popleft()
+                self._size -= waiting.size
+                if waiting.key:
+                    self._ticks.pop(waiting.key, None)
+                await self._transmit(waiting.frame)
+            elif self.closed_with is not None:
+                await self._hang_up()
+                return
+            elif self._replays:
+                await self._replay()
+            elif self._behind:
+                await self._catch_up()
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _replay(self) -> None:
+        replay = self._replays[0]
+        try:
+            item = await anext(replay.frames, None)
+        except Exception:
+            # The log could not be read, so the promise cannot be kept here: the client resumes from what it has.
+            logger.exception("a replay for %s %s failed", self.kind, self.id)
+            self.close(CloseCode.POSITION_LOST, "the log could not be read")
+            return
+        if item is not None:
+            stream, frame = item
+            if not stream or stream in self.cursors:
+                await self._transmit(frame)
+            return
+        self._replays.popleft()
+        for stream in replay.streams:
+            if not any(stream in later.streams for later in self._replays):
+                self._release([stream])
+
+    async def _catch_up(self) -> None:
+        stream = next(iter(self._behind))
+        cursor = self.cursors[stream]
+        try:
+            page = await self._log.after(stream, cursor.epoch, cursor.last)
+        except Exception:
+            logger.exception("the log could not be read for %s %s; it is tried again", self.kind, self.id)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        for entry in page:
+            # The client may have left the stream, or lost the right to it, while the page was read or sent.
+            if self.cursors.get(stream) is not cursor or cursor.held or self.closed_with is not None:
+                return
+            if entry.seq != cursor.last + 1:
+                self.close(CloseCode.POSITION_LOST, f"events of {stream} after {cursor.last} are no longer kept")
+                return
+            cursor.last = entry.seq
+            cursor.heard = max(cursor.heard, entry.seq)
+            await self._transmit(entry.frame)
+        if not page and cursor.doubted:
+            logger.warning("%s#%d was announced and is not in the log", stream, cursor.heard)
+            cursor.heard = cursor.last
+        # A page that another reader had asked for earlier may be older than the announcement: it is read once more.
+        cursor.doubted = not page
+        if cursor.last == cursor.heard:
+            self._behind.pop(stream, None)
+
+    async def _transmit(self, frame: str) -> None:
+        self.sending_since = asyncio.get_running_loop().time()
+        await self._send(frame)
+        self.sending_since = None
+        self._counters.frames += 1
+
+    async def _hang_up(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._close(self.closed_with or CloseCode.NORMAL)
+        except TimeoutError:
+            logger.info("%s %s could not be closed properly: the peer takes nothing", self.kind, self.id)
+            self._lost()

@@ -1,0 +1,51 @@
+"""What dashboards, admins and anybody have in common: they come with a browser, by origin and session."""
+
+import logging
+
+import msgspec
+
+from edge.protocol.server import Welcome
+from realtime.authentication import header, origin_is_allowed, person_of, session_digest
+from realtime.consumers.base import Consumer
+from realtime.database import query
+from realtime.groups import user_group
+from realtime.opening import Plan
+
+logger = logging.getLogger(__name__)
+
+
+class PeopleConsumer(Consumer):
+    """A browser's connection, or that of a program that acts for a person.
+
+    A page must be of an allowed origin. A program has none and is let in, but its cookie is not looked at: only a
+    browser sends a cookie that its page does not know, and a browser always says where the page is from.
+    """
+
+    def may_come_in(self) -> bool:
+        """Refuse pages of foreign origins, and say so in the log."""
+        host = header(self.scope["headers"], b"host")
+        if not self.origin or origin_is_allowed(self.origin, host):
+            return True
+        logger.warning(
+            "refused %s from %s: the origin %r is neither %r nor in QFLARE_ALLOWED_ORIGINS",
+            self.scope["path"],
+            self.address,
+            self.origin,
+            host,
+        )
+        return False
+
+    async def connect(self) -> None:
+        """Look whose session it is, and open the connection."""
+        cookie = header(self.scope["headers"], b"cookie") if self.origin else ""
+        person = await query(person_of, self.kind, cookie)
+        self.connection.principal = person.principal
+        self.connection.session = session_digest(person.session_key)
+        self.process.people[self.connection.id] = person
+        user_id = person.principal.user_id
+
+        def welcome(plan: Plan) -> Welcome:
+            return msgspec.structs.replace(self.welcome_to(plan), user=person.name, roles=person.roles)
+
+        groups = [user_group(user_id)] if user_id is not None else []
+        await self.open(self.positions_in_url(), welcome, *groups)

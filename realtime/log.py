@@ -1,0 +1,101 @@
+"""Reads the event log for connections: in pages that readers share, since whoever is behind asks for the same ones."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+from django.db.models import Q
+
+from edge.protocol.server import LoggedEvent, encode_frame, format_timestamp
+from fl.models import Event, Stream
+from realtime.database import query
+from realtime.limits import CHUNK_EVENTS
+
+PAGES_KEPT = 64
+
+
+@dataclass(frozen=True)
+class StreamHead:
+    """Where a stream stands, and what decides who may see it."""
+
+    name: str
+    epoch: str
+    head: int
+    task: str
+    public: bool
+
+
+class LogEntry:
+    """An event as the log keeps it, ready to be sent alone (`frame`) or within `recent_events` (`logged`)."""
+
+    def __init__(self, stream: str, seq: int, event: str, data: str, timestamp: str) -> None:
+        self.stream = stream
+        self.seq = seq
+        self._event = event
+        self._data = data.encode()
+        self._timestamp = timestamp
+
+    @cached_property
+    def frame(self) -> str:
+        """The frame, letter for letter as it went out when the event was recorded."""
+        return encode_frame(self._event, self._data, timestamp=self._timestamp, stream=self.stream, seq=self.seq)
+
+    @cached_property
+    def logged(self) -> LoggedEvent:
+        """The event within `recent_events`."""
+        return LoggedEvent(seq=self.seq, event=self._event, data=msgspec.Raw(self._data), timestamp=self._timestamp)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a frame."""
+        return len(self._data) + 120
+
+
+class LogPages:
+    """The log in pages of CHUNK_EVENTS; full ones never change and are kept, the one at the head is read anew."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str, int], list[LogEntry]] = OrderedDict()
+        self._reading: dict[tuple[str, str, int], asyncio.Task[list[LogEntry]]] = {}
+
+    async def after(self, stream: str, epoch: str, seq: int) -> list[LogEntry]:
+        """Return the events that follow `seq`, in order, up to the end of their page; none at the stream's head."""
+        key = (stream, epoch, seq // CHUNK_EVENTS)
+        page = self._kept.get(key)
+        if page is None:
+            page = await self._read(key)
+        else:
+            self._kept.move_to_end(key)
+        return [entry for entry in page if entry.seq > seq]
+
+    async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
+        task = self._reading.get(key)
+        if task is None:
+            stream, _, number = key
+            task = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
+            self._reading[key] = task
+            task.add_done_callback(lambda _: self._reading.pop(key, None))
+        # One reader that goes away must not take the page from the others.
+        page = await asyncio.shield(task)
+        if len(page) == CHUNK_EVENTS:
+            self._kept[key] = page
+            while len(self._kept) > PAGES_KEPT:
+                self._kept.popitem(last=False)
+        return page
+
+
+def read_page(stream: str, seq: int) -> list[LogEntry]:
+    """Return the CHUNK_EVENTS events after `seq`, as far as they are there."""
+    rows = Event.objects.filter(stream_id=stream, seq__gt=seq, seq__lte=seq + CHUNK_EVENTS).order_by("seq")
+    return [
+        LogEntry(stream, number, event, data, format_timestamp(timestamp))
+        for number, event, data, timestamp in rows.values_list("seq", "event", "data", "timestamp")
+    ]
+
+
+def read_heads(device_streams: frozenset[str]) -> list[StreamHead]:
+    """Return where all streams stand, except those of devices that are not named."""
+    rows = Stream.objects.filter(~Q(name__startswith="device:") | Q(name__in=device_streams))
+    return [StreamHead(*row) for row in rows.values_list("name", "epoch", "head", "task", "public")]

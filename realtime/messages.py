@@ -1,0 +1,113 @@
+"""What travels over the channel layer: made from events on one side, read by hubs on the other.
+
+    qflare.event   a frame for everybody in the group; with `stream`, `epoch` and `seq` it is a durable event, with
+                   `key` a tick, with neither it goes to all members as it is
+    qflare.close   ends the connections of the group, or one of them
+    qflare.recheck the rights of the group's people have changed: look at once
+
+A message is a flat dict of texts and numbers, since layers may copy, encode or share it. Messages to `device.<id>` and
+`user.<id>` name their group, because a hub receives all of these on one channel.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fl.signals import Recorded
+
+EVENT = "qflare.event"
+CLOSE = "qflare.close"
+RECHECK = "qflare.recheck"
+
+LayerMessage = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What decides, beside its name, who may see a stream."""
+
+    task: str = ""
+    public: bool = False
+
+
+class Logged:
+    """A durable event on its way to connections: its position, and its frame, encoded once."""
+
+    __slots__ = ("epoch", "frame", "labels", "seq", "size", "stream")
+
+    def __init__(self, stream: str, epoch: str, seq: int, frame: str, labels: Labels) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.seq = seq
+        self.frame = frame
+        self.size = len(frame.encode())
+        self.labels = labels
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Which connections of a group are to end, and why; without `connection_id` and `session` all of them."""
+
+    code: int
+    reason: str
+    connection_id: str = ""
+    session: str = ""
+
+
+def event_message(group: str, recorded: Recorded, frame: str) -> LayerMessage:
+    """Return the message that carries a durable event to a group."""
+    return {
+        "type": EVENT,
+        "group": group,
+        "stream": recorded.stream,
+        "epoch": recorded.epoch,
+        "seq": recorded.seq,
+        "task": recorded.task,
+        "public": recorded.public,
+        "frame": frame,
+    }
+
+
+def tick_message(group: str, stream: str, key: str, number: int, frame: str) -> LayerMessage:
+    """Return the message that carries a tick to a group."""
+    return {"type": EVENT, "group": group, "stream": stream, "key": key, "number": number, "frame": frame}
+
+
+def close_message(group: str, ending: Ending) -> LayerMessage:
+    """Return the message that ends connections of a group."""
+    return {
+        "type": CLOSE,
+        "group": group,
+        "code": ending.code,
+        "reason": ending.reason,
+        "connection_id": ending.connection_id,
+        "session": ending.session,
+    }
+
+
+def recheck_message(group: str) -> LayerMessage:
+    """Return the message that has the rights of a group's people looked at again."""
+    return {"type": RECHECK, "group": group}
+
+
+def logged_of(message: LayerMessage) -> Logged:
+    """Read a durable event.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    labels = Labels(task=message.get("task", ""), public=bool(message.get("public", False)))
+    return Logged(message["stream"], message["epoch"], message["seq"], message["frame"], labels)
+
+
+def ending_of(message: LayerMessage) -> Ending:
+    """Read what a `qflare.close` asks for.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    return Ending(
+        code=message["code"],
+        reason=message.get("reason", ""),
+        connection_id=message.get("connection_id", ""),
+        session=message.get("session", ""),
+    )

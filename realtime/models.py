@@ -1,0 +1,33 @@
+"""ServerProcess: what each server process says of itself, so that statistics can be summed over all of them."""
+
+from django.db import models
+
+
+class ServerProcess(models.Model):
+    """A server process, as long as it is believed to live; it writes its row every few seconds."""
+
+    instance = models.CharField(max_length=60, unique=True)
+    """Host, process id and a random end: a restarted process is another one."""
+    started_at = models.DateTimeField()
+    heard_at = models.DateTimeField()
+    lease_until = models.DateTimeField(db_index=True)
+    connections = models.JSONField(default=dict)
+    """Open connections by type."""
+    queued_frames = models.PositiveIntegerField(default=0)
+    """Frames that wait in the queues of all connections."""
+    queued_bytes = models.PositiveBigIntegerField(default=0)
+    longest_queue = models.PositiveIntegerField(default=0)
+    """Frames in the longest queue of one connection."""
+    behind = models.PositiveIntegerField(default=0)
+    """Connections that are being fed from the log."""
+    events_per_second = models.FloatField(default=0)
+    """Events that this process heard of, each counted once."""
+    frames_per_second = models.FloatField(default=0)
+    """Frames that it sent to its connections."""
+
+    class Meta:
+        ordering = ["instance"]
+        verbose_name_plural = "server processes"
+
+    def __str__(self) -> str:
+        return self.instance

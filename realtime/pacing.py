@@ -1,0 +1,62 @@
+"""Holds ticks back so that each key has at most four a second, and the newest always goes out."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fl.signals import Ticked
+
+TICK_SECONDS = 0.25
+IDLE_SECONDS = 60.0
+SWEEP_AT = 1000
+
+
+class _Key:
+    __slots__ = ("number", "pending", "sent_at", "timer")
+
+    def __init__(self) -> None:
+        self.sent_at = float("-inf")
+        self.number = 0
+        self.pending: Ticked | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Pacer:
+    """Decides when a tick goes out, and numbers those that do.
+
+    Numbers rise for each key, also when the next comes from another process: they are milliseconds of the clock, pushed
+    up by one where the clock stands still or steps back.
+    """
+
+    def __init__(self, send: Callable[[Ticked, int], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._send = send
+        self._clock = clock
+        self._keys: dict[str, _Key] = {}
+
+    def offer(self, tick: Ticked, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Send a tick now, or keep it until its key may speak again; without a loop to wait on, it is dropped."""
+        if len(self._keys) >= SWEEP_AT:
+            self._sweep()
+        key = self._keys.setdefault(tick.key, _Key())
+        wait = key.sent_at + TICK_SECONDS - self._clock()
+        if wait <= 0 and key.timer is None:
+            self._let_go(key, tick)
+            return
+        key.pending = tick
+        if key.timer is None and loop is not None:
+            key.timer = loop.call_later(wait, self._flush, key)
+
+    def _flush(self, key: _Key) -> None:
+        key.timer = None
+        if key.pending is not None:
+            self._let_go(key, key.pending)
+
+    def _let_go(self, key: _Key, tick: Ticked) -> None:
+        key.pending = None
+        key.sent_at = self._clock()
+        key.number = max(key.number + 1, int(tick.timestamp.timestamp() * 1000))
+        self._send(tick, key.number)
+
+    def _sweep(self) -> None:
+        idle = self._clock() - IDLE_SECONDS
+        self._keys = {name: key for name, key in self._keys.items() if key.timer is not None or key.sent_at > idle}

@@ -1,0 +1,205 @@
+"""What one server process keeps for its sockets: the hub, and the work that comes round by the clock.
+
+There is one for each event loop, made at the first connection, since not every server tells an application of its
+start.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+from django.utils import timezone
+
+from edge.protocol.close_codes import CloseCode
+from fl import devices
+from fl.exceptions import NotAllowed, Unauthenticated
+from realtime import authentication, statistics
+from realtime.authentication import Person, Standing
+from realtime.close_codes import close_code_of
+from realtime.connection import Connection
+from realtime.database import query
+from realtime.groups import Kind
+from realtime.hub import Hub
+from realtime.publishing import use_loop
+
+logger = logging.getLogger(__name__)
+
+RECHECK_SECONDS = 60.0
+REJOIN_SECONDS = 3600.0
+STALL_SECONDS = 5.0
+"""A peer that takes nothing for so long is ended; it resumes when it comes back."""
+CLOSING_SECONDS = 2.0
+RETRY_MS = (500, 10_000)
+"""When clients of a server that restarts come back: spread over this, or all would come at once."""
+
+
+class Process:
+    """The hub of this process, who its connections are, and their clockwork."""
+
+    def __init__(self) -> None:
+        self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.hub = Hub(self._recheck_group)
+        self.people: dict[str, Person] = {}
+        """The person at each connection, by its id."""
+        self.devices: dict[str, int] = {}
+        """The device at each connection, by its id."""
+        self.heard: set[str] = set()
+        """Connections of devices that were heard from since their leases were last renewed."""
+        self._started_at = timezone.now()
+        self._rates = statistics.Rates(asyncio.get_running_loop().time())
+        self._clockwork: list[asyncio.Task[None]] = []
+        self._is_closing = False
+
+    def start(self) -> None:
+        """Start the work that comes round by the clock."""
+        lease_seconds = min(30.0, settings.QFLARE_LEASE_SECONDS / 4)
+        for seconds, work in (
+            (settings.QFLARE_POLL_SECONDS, self.hub.poll),
+            (1.0, self._end_stalled),
+            (lease_seconds, self._renew_leases),
+            (RECHECK_SECONDS, self.recheck),
+            (statistics.WRITE_SECONDS, self._write_statistics),
+            (REJOIN_SECONDS, self.hub.rejoin),
+        ):
+            self._clockwork.append(
+                asyncio.create_task(_every(seconds, work), name=f"every {seconds:g} s: {work.__name__}")
+            )
+
+    def has_room(self) -> bool:
+        """Say whether one more connection is taken."""
+        return not self._is_closing and len(self.hub.connections()) < settings.QFLARE_MAX_CONNECTIONS
+
+    async def close_all(self) -> None:
+        """Tell every connection that the server restarts, and wait a little until they are closed."""
+        self._is_closing = True
+        connections = self.hub.connections()
+        for connection in connections:
+            retry = RETRY_MS[0] + secrets.randbelow(RETRY_MS[1] - RETRY_MS[0])
+            connection.close(CloseCode.RESTARTING, retry_after_ms=retry)
+        waiting = [asyncio.ensure_future(connection.finished.wait()) for connection in connections]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=CLOSING_SECONDS)
+            for wait in late:
+                wait.cancel()
+
+    async def stop(self) -> None:
+        """Stop the clockwork, leave the layer, and take back the row of this process."""
+        for task in self._clockwork:
+            task.cancel()
+        if self._clockwork:
+            await asyncio.wait(self._clockwork)
+        await self.hub.stop()
+        _processes.pop(asyncio.get_running_loop(), None)
+        await query(statistics.forget, self.instance)
+
+    # ── people and devices, looked at again ───────────────────────────────────────────────────────────────────────────
+
+    async def recheck(self) -> None:
+        """Look at everybody who is connected: sessions, roles and devices, in a handful of queries."""
+        await self._recheck_people(self.hub.connections(Kind.DASHBOARD, Kind.ADMIN))
+        await self._recheck_devices()
+
+    async def _recheck_group(self, group: str) -> None:
+        await self._recheck_people(self.hub.members(group))
+
+    async def _recheck_people(self, connections: list[Connection]) -> None:
+        signed_in = [one for one in connections if one.id in self.people and self.people[one.id].session_key]
+        if not signed_in:
+            return
+        people = [self.people[one.id] for one in signed_in]
+        user_ids = {person.principal.user_id for person in people if person.principal.user_id is not None}
+        keys = {person.session_key for person in people}
+        standing = await query(authentication.standing_of, user_ids, keys, timezone.now())
+        for connection in signed_in:
+            self._judge(connection, standing)
+
+    def _judge(self, connection: Connection, standing: Standing) -> None:
+        person = self.people.get(connection.id)
+        if person is None:
+            return  # it left while the database was asked
+        user = standing.users.get(person.principal.user_id or 0)
+        if user is None or person.session_key not in standing.sessions:
+            connection.close(CloseCode.EXPIRED, "the session has ended")
+        elif authentication.password_digest(user) != person.password_digest:
+            connection.close(CloseCode.EXPIRED, "the password was changed")
+        else:
+            try:
+                principal = authentication.principal_on(connection.kind, user)
+            except (NotAllowed, Unauthenticated) as error:
+                connection.close(close_code_of(error), error.message)
+                return
+            self.people[connection.id] = replace(person, principal=principal)
+            if principal != connection.principal:
+                connection.become(principal)
+
+    async def _recheck_devices(self) -> None:
+        here = {device_id: connection_id for connection_id, device_id in self.devices.items()}
+        if not here:
+            return
+        barred, replaced = await query(authentication.barred_or_replaced, here)
+        for connection in self.hub.connections(Kind.CLIENTS):
+            device_id = self.devices.get(connection.id)
+            if device_id in barred:
+                connection.close(CloseCode.DEVICE_BARRED)
+            elif device_id in replaced and here[device_id] == connection.id:
+                connection.close(CloseCode.REPLACED)
+
+    async def _renew_leases(self) -> None:
+        heard, self.heard = self.heard, set()
+        if heard:
+            await query(devices.heard_from, connection_ids=sorted(heard), now=timezone.now())
+
+    # ── transport and statistics ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _end_stalled(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in self.hub.connections():
+            since = None if connection.is_watched else connection.sending_since
+            if since is not None and now - since > STALL_SECONDS and not connection.finished.is_set():
+                logger.info("%s %s took nothing for %g s and is ended", connection.kind, connection.id, STALL_SECONDS)
+                connection.abort(CloseCode.TOO_SLOW)
+
+    async def _write_statistics(self) -> None:
+        figures = statistics.figures_of(self.hub, self._rates, asyncio.get_running_loop().time())
+        await query(
+            statistics.write, instance=self.instance, started_at=self._started_at, figures=figures, now=timezone.now()
+        )
+
+    async def write_statistics(self) -> None:
+        """Write this process's row now, so that a reader finds it as it is."""
+        await self._write_statistics()
+
+
+_processes: WeakKeyDictionary[asyncio.AbstractEventLoop, Process] = WeakKeyDictionary()
+
+
+def this_process() -> Process:
+    """Return what the running loop keeps for its sockets, starting it at the first call."""
+    loop = asyncio.get_running_loop()
+    process = _processes.get(loop)
+    if process is None:
+        use_loop(loop)
+        process = _processes[loop] = Process()
+        process.start()
+    return process
+
+
+def running_process() -> Process | None:
+    """Return what the running loop keeps for its sockets, if it has had any."""
+    return _processes.get(asyncio.get_running_loop())
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            # The database may be away; the next turn tries again.
+            logger.exception("%s failed; it is tried again in %g s", work.__name__, seconds)

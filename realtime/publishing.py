@@ -1,0 +1,154 @@
+"""The road onto the channel layer: from any thread of any process, in order, without anybody waiting for it.
+
+A server process has one loop, on which one task sends. Layers are no use across loops: an in-memory queue filled from a
+foreign thread wakes nobody. So what happens in threads is handed over with `call_soon_threadsafe`. A process without a
+loop of its own, such as a management command or a shell, sends from a short-lived one. `group_send` is called nowhere
+else.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from channels.layers import get_channel_layer
+
+from realtime.messages import LayerMessage
+
+logger = logging.getLogger(__name__)
+
+Addressed = tuple[str, LayerMessage]
+"""A group, and a message to it."""
+
+MAX_WAITING = 20_000
+SEND_SECONDS = 5.0
+
+
+class _Road:
+    """The way onto the layer from one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[Addressed] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._is_broken = False
+
+    def put(self, messages: Sequence[Addressed]) -> None:
+        room = MAX_WAITING - len(self._waiting)
+        if room < len(messages):
+            # The layer does not keep up, or is away: durable events are in the log, where the hubs look.
+            self._complain(f"{len(messages) - max(room, 0)} messages were not sent: {MAX_WAITING} wait already")
+        self._waiting.extend(messages[: max(room, 0)])
+        if self._task is None or self._task.done():
+            self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
+
+    async def _send_all(self) -> None:
+        layer = channel_layer()
+        while self._waiting:
+            group, message = self._waiting.popleft()
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await layer.group_send(group, message)
+                self._is_broken = False
+            except Exception as error:
+                self._complain(f"{type(error).__name__}: {error}")
+
+    def _complain(self, what: str) -> None:
+        # Once each time it breaks: with a layer away there would be a line for each event.
+        if not self._is_broken:
+            logger.warning("the channel layer cannot be sent to, events will be late: %s", what)
+        self._is_broken = True
+
+
+_road: _Road | None = None
+_lock = threading.Lock()
+
+
+def channel_layer() -> Any:
+    """Return the channel layer; its methods differ from layer to layer more than the stubs know."""
+    return get_channel_layer()
+
+
+def use_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Send from this loop from now on; a server calls it when its loop runs."""
+    global _road
+    with _lock:
+        if _road is None or _road.loop is not loop:
+            _road = _Road(loop)
+
+
+def publish(messages: Sequence[Addressed]) -> None:
+    """Send messages to groups, in order; returns at once where the process has a loop for it."""
+    if not call_on_loop(partial(_put, messages)):
+        _send_from_here(messages)
+
+
+def call_on_loop(function: Callable[[], None]) -> bool:
+    """Have the process's loop call something soon; say False where there is none."""
+    road = _running_road()
+    if road is None:
+        return False
+    try:
+        road.loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return False  # the loop was closed at this very moment
+    return True
+
+
+def loop_of_process() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that messages are sent from, if there is one."""
+    road = _running_road()
+    return road.loop if road else None
+
+
+@contextmanager
+def own_loop() -> Iterator[None]:
+    """Keep a loop in a thread while the block runs: for a process that publishes much and serves nobody."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="publishing", daemon=True)
+    thread.start()
+    use_loop(loop)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _running_road() -> _Road | None:
+    road = _road
+    return road if road is not None and road.loop.is_running() else None
+
+
+def _put(messages: Sequence[Addressed]) -> None:
+    if _road is not None:
+        _road.put(messages)
+
+
+def _send_from_here(messages: Sequence[Addressed]) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(_send_now(messages))
+    else:
+        use_loop(loop)
+        _put(messages)
+
+
+async def _send_now(messages: Sequence[Addressed]) -> None:
+    layer = channel_layer()
+    for group, message in messages:
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await layer.group_send(group, message)
+        except Exception as error:
+            # The event is in the log, where every hub looks within seconds.
+            logger.warning(
+                "the channel layer cannot be sent to, events will be late: %s: %s", type(error).__name__, error
+            )
+            return

@@ -1,0 +1,38 @@
+"""What every test of the sockets may use: a layer of its own, a process that is stopped at the end, short intervals."""
+
+import asyncio
+
+import pytest
+from channels.layers import channel_layers
+
+from realtime import publishing
+from realtime.process import running_process
+from tests.realtime.sockets import open_sockets
+
+
+@pytest.fixture(scope="session")
+def server_key_file(tmp_path_factory):
+    """Where the server's key lies for all tests of a run: making one takes time."""
+    return tmp_path_factory.mktemp("server") / "server-key.pem"
+
+
+@pytest.fixture(autouse=True)
+def ground_of_its_own(settings, tmp_path, server_key_file):
+    """Files, key and channel layer are the test's own."""
+    settings.MEDIA_ROOT = tmp_path / "files"
+    settings.QFLARE_SERVER_KEY = server_key_file
+    channel_layers.backends = {}
+
+
+@pytest.fixture
+async def loop(transactional_db):
+    """The test's loop as a server's: what is published anywhere is sent from it, and nothing is left of it at the end."""
+    publishing.use_loop(asyncio.get_running_loop())
+    yield asyncio.get_running_loop()
+    for socket in list(open_sockets):
+        await socket.leave()
+    process = running_process()
+    if process is not None:
+        assert process.hub.connections() == []
+        assert process.people == process.devices == {}
+        await process.stop()

@@ -1,0 +1,28 @@
+from realtime.limits import ErrorBudget, TokenBucket
+
+
+def test_a_burst_passes_and_then_one_message_for_each_interval():
+    bucket = TokenBucket(rate=5, burst=10, now=0.0)
+
+    assert [bucket.take(0.0) for _ in range(10)] == [0.0] * 10
+    assert bucket.take(0.0) == 0.2
+    assert bucket.take(0.2) == 0.0
+    assert bucket.take(0.2) > 0
+
+
+def test_a_bucket_never_holds_more_than_its_burst():
+    bucket = TokenBucket(rate=5, burst=2, now=0.0)
+
+    assert [bucket.take(100.0) > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_the_tenth_mistake_in_a_minute_is_one_too_many():
+    budget = ErrorBudget()
+
+    assert [budget.spend(float(n)) for n in range(10)] == [False] * 9 + [True]
+
+
+def test_mistakes_that_are_far_apart_are_forgiven():
+    budget = ErrorBudget()
+
+    assert not any(budget.spend(n * 7.0) for n in range(100))
