@@ -12,7 +12,7 @@ from fl.exceptions import Conflict, Invalid, NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
 from fl.models import Assignment, Device
 from fl.payloads import assignment_progress
-from fl.rounds import end_assignment, tell_run
+from fl.rounds import end_assignment, lock_run, tell_run
 
 _AT_WORK = (AssignmentState.TRAINING, AssignmentState.UPLOADING)
 
@@ -82,14 +82,12 @@ def give_up(*, device: Device, assignment_id: int, reason: str, now: datetime) -
         NotFound: the device has no such assignment.
         Conflict: the assignment has ended otherwise.
     """
+    assignment = Assignment.objects.filter(pk=assignment_id, device=device).select_related("round", "device").first()
+    if assignment is None:
+        raise NotFound(f"there is no assignment {assignment_id} of this device")
     with events.transaction():
-        assignment = (
-            Assignment.objects.filter(pk=assignment_id, device=device)
-            .select_related("round", "round__run", "device")
-            .first()
-        )
-        if assignment is None:
-            raise NotFound(f"there is no assignment {assignment_id} of this device")
+        run = lock_run(assignment.round.run_id)
+        assignment.refresh_from_db(fields=["state", "reason"])
         if assignment.state == AssignmentState.FAILED:
             return assignment
         if assignment.state not in OPEN_ASSIGNMENTS:
@@ -109,6 +107,6 @@ def give_up(*, device: Device, assignment_id: int, reason: str, now: datetime) -
             ),
             now,
         )
-        tell_run(assignment.round.run, now)
+        tell_run(run, now)
         events.wake_coordinators()
     return assignment

@@ -1,6 +1,7 @@
 """Use cases of updates: accept what keeps every rule, reject the rest with its reason, note what is late."""
 
 import math
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
@@ -16,13 +17,16 @@ from edge.wire import WireError, check_file, file_digest, max_size, read_file
 from fl import events
 from fl.exceptions import Conflict, NotFound, UpdateRefused
 from fl.files import ReceivedFile
-from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState, RoundState
+from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, RoundState
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
-from fl.rounds import end_assignment, tell_run
+from fl.rounds import end_assignment, lock_run, tell_run
 from fl.tasks import spec_of_task
 
 MAX_EXAMPLES = 2**40
+MAX_SIZE = 2**62
+MAX_METRIC = 1e100
+"""Beyond it a metric says nothing, and means of many could overflow."""
 MAX_MANIFEST_BYTES = 8 * 1024
 
 
@@ -84,9 +88,10 @@ def accept_update(
     sent = _Sent(device, assignment, manifest, signature, now)
     if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
         return _answer_again(sent, earlier)
+    _check_awaits_update(assignment)
     try:
         content = _checked_manifest(sent)
-        if assignment.state in (AssignmentState.EXPIRED, AssignmentState.CANCELLED):
+        if assignment.state not in OPEN_ASSIGNMENTS:
             return _keep_late(sent, content)
         length = _checked_file(sent, content, file, size)
     except UpdateRefused as refusal:
@@ -109,8 +114,17 @@ def reject_update(
     _reject(_Sent(device, assignment, manifest, signature, now), refusal)
 
 
+def _check_awaits_update(assignment: Assignment) -> None:
+    """Check that an update of this assignment would be counted, or be late."""
+    if (
+        assignment.state not in OPEN_ASSIGNMENTS
+        and AssignmentState.LATE not in ASSIGNMENT_MOVES[AssignmentState(assignment.state)]
+    ):
+        raise Conflict(f"assignment {assignment.pk} is {assignment.state} already")
+
+
 def _answer_again(sent: _Sent, earlier: Update) -> UpdateReceipt:
-    if bytes(earlier.manifest) != sent.manifest:
+    if bytes(earlier.manifest) != sent.manifest[:MAX_MANIFEST_BYTES]:
         raise Conflict(
             f"another update was sent for assignment {sent.assignment.pk}: it is {earlier.state}",
             action="keep the first one",
@@ -148,9 +162,20 @@ def _checked_manifest(sent: _Sent) -> UpdateManifest:
     _check_subject(sent, content)
     if not 1 <= content.num_examples <= MAX_EXAMPLES:
         raise UpdateRefused(f"num_examples is {content.num_examples}; it must be at least 1", code="bad_num_examples")
-    if not all(math.isfinite(value) for value in content.metrics.values()):
-        raise UpdateRefused("a metric is not finite", code="bad_metrics")
+    if not re.fullmatch("[0-9a-f]{64}", content.update_digest) or not 0 <= content.size <= MAX_SIZE:
+        raise UpdateRefused("update_digest is no SHA-256, or size no number of bytes", code="bad_manifest")
+    for name, value in content.metrics.items():
+        _check_metric(name, value)
     return content
+
+
+def _check_metric(name: str, value: float) -> None:
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise UpdateRefused("the name of a metric has 1 to 100 characters that can be shown", code="bad_metrics")
+    if not abs(value) <= MAX_METRIC:
+        raise UpdateRefused(
+            f"the metric {name} is {value:g}; it says nothing beyond {MAX_METRIC:g}", code="bad_metrics"
+        )
 
 
 def _check_subject(sent: _Sent, content: UpdateManifest) -> None:
@@ -198,6 +223,7 @@ def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile, size
 def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: float) -> UpdateReceipt:
     assignment = sent.assignment
     with events.transaction():
+        run = lock_run(assignment.round.run_id)
         # This UPDATE changes nothing and locks everything: while we hold the row, no coordinator can close the round.
         training = Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None)
         still_open = Assignment.objects.filter(pk=assignment.pk, state__in=OPEN_ASSIGNMENTS)
@@ -206,7 +232,7 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
         name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
         update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
         end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
-        tell_run(assignment.round.run, sent.now)
+        tell_run(run, sent.now)
         events.wake_coordinators()
     return _receipt(assignment.pk, update)
 
@@ -214,16 +240,18 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
 def _outrun(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
     """Answer when the round closed, or the same update was stored, while this one was checked."""
     earlier = Update.objects.filter(assignment=sent.assignment).first()
-    if earlier is not None:
-        return _answer_again(sent, earlier)
-    sent.assignment.refresh_from_db()
-    return _keep_late(sent, content)
+    return _keep_late(sent, content) if earlier is None else _answer_again(sent, earlier)
 
 
 def _keep_late(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
     assignment = sent.assignment
-    reason = f"the round had closed: {assignment.reason}" if assignment.reason else "the round had closed"
     with events.transaction():
+        lock_run(assignment.round.run_id)
+        if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
+            return _answer_again(sent, earlier)
+        assignment.refresh_from_db(fields=["state", "reason"])
+        _check_awaits_update(assignment)
+        reason = f"the round had closed: {assignment.reason}" if assignment.reason else "the round had closed"
         end_assignment(assignment, AssignmentState.LATE, reason=reason, now=sent.now)
         update = _row(sent, content, UpdateState.LATE, reason=reason)
     return _receipt(assignment.pk, update)
@@ -231,9 +259,10 @@ def _keep_late(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
 
 def _reject(sent: _Sent, refusal: UpdateRefused) -> NoReturn:
     assignment = sent.assignment
-    if assignment.state not in OPEN_ASSIGNMENTS:
-        raise refusal
     with events.transaction():
+        run = lock_run(assignment.round.run_id)
+        if not Assignment.objects.filter(pk=assignment.pk, state__in=OPEN_ASSIGNMENTS).exists():
+            raise refusal
         end_assignment(assignment, AssignmentState.REJECTED, reason=refusal.message, now=sent.now)
         _row(sent, None, UpdateState.REJECTED, code=refusal.reason_code, reason=refusal.message)
         events.record(
@@ -250,7 +279,7 @@ def _reject(sent: _Sent, refusal: UpdateRefused) -> NoReturn:
             ),
             sent.now,
         )
-        tell_run(assignment.round.run, sent.now)
+        tell_run(run, sent.now)
         events.wake_coordinators()
     raise refusal
 
