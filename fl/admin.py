@@ -11,7 +11,8 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from fl import devices, runs
@@ -284,7 +285,7 @@ class EnrollmentTokenAdmin(ReadOnlyAdmin):
         return super().get_fieldsets(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Issue a token by the use case, and show its text."""
+        """Issue a token by the use case."""
         token, text = devices.issue_token(
             label=form.cleaned_data["label"],
             auto_approve=form.cleaned_data["auto_approve"],
@@ -292,9 +293,13 @@ class EnrollmentTokenAdmin(ReadOnlyAdmin):
             created_by=_person(request),
             now=timezone.now(),
         )
-        obj.pk = token.pk
+        obj.pk, obj.issued_text = token.pk, str(text)
         obj.refresh_from_db()
-        self.message_user(request, f"Hand this to the device; it is not shown again: {text}", messages.WARNING)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Show the text in this answer: a message would carry it in a cookie."""
+        context = {**self.admin_site.each_context(request), "title": "A new enrolment token", "token": obj}
+        return TemplateResponse(request, "admin/fl/enrollmenttoken/issued.html", {**context, "text": obj.issued_text})
 
 
 # ── the log, and the rest ─────────────────────────────────────────────────────────────────────────────────────────────

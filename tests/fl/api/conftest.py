@@ -1,4 +1,4 @@
-"""What the API's tests begin with: files and keys of their own, people who are signed in, devices with tokens."""
+"""What the API's tests begin with: people who are signed in, devices with tokens."""
 
 from base64 import b64encode
 
@@ -21,9 +21,8 @@ class Client(DjangoClient):
 
 
 @pytest.fixture(autouse=True)
-def own_files(settings, tmp_path):
-    settings.MEDIA_ROOT = tmp_path / "files"
-    settings.QFLARE_SERVER_KEY = tmp_path / "server-key.pem"
+def light_settings(settings, tmp_path):
+    """Static files that nobody has collected, passwords that are quick to hash, and refusals that are forgotten."""
     settings.STATIC_ROOT = tmp_path / "static"
     settings.STATIC_ROOT.mkdir()
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
