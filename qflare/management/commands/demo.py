@@ -98,7 +98,7 @@ class Demonstration:
         for index, name in enumerate(names):
             self._start_device(index, name)
         self._say("devices", f"{len(names)} enrolled, each a process of its own")
-        self._say("watch it", f"{self.viewer.url}/sign-in/#{codes[0]}")
+        self._say("watch it", f"{self.viewer.url}/sign-in/#code={codes[0]}")
         self.viewer.sign_in(codes[1])
         run = self._start_run(len(names))
         return self._watch(run, server)
