@@ -71,8 +71,8 @@ class Demonstration:
         self._processes: list[Process] = []
 
     def __enter__(self) -> "Demonstration":
-        signal.signal(signal.SIGTERM, _as_interrupt)
-        signal.signal(signal.SIGHUP, _as_interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _as_interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
