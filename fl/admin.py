@@ -15,7 +15,6 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from fl import devices, runs
 from fl.exceptions import FlError
 from fl.models import (
     Assignment,
@@ -35,6 +34,8 @@ from fl.models import (
 from fl.roles import Role, role_of
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     _ModelAdmin = admin.ModelAdmin[Any]
     _TabularInline = admin.TabularInline[Any, Any]
     _ModelForm = forms.ModelForm[EnrollmentToken]
@@ -126,23 +127,23 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Start")
     def start(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, runs.start_run, "started")
+        self._steer(request, rows, _runs().start_run, "started")
 
     @admin.action(description="Pause")
     def pause(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, runs.pause_run, "paused")
+        self._steer(request, rows, _runs().pause_run, "paused")
 
     @admin.action(description="Resume")
     def resume(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, runs.resume_run, "resumed")
+        self._steer(request, rows, _runs().resume_run, "resumed")
 
     @admin.action(description="Stop after the round that is training")
     def stop_after_round(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, partial(runs.stop_run, after_round=True), "stopped, or stopping after this round")
+        self._steer(request, rows, partial(_runs().stop_run, after_round=True), "stopped, or stopping after this round")
 
     @admin.action(description="Stop now, and cancel what devices are doing")
     def stop_now(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, runs.stop_run, "stopped")
+        self._steer(request, rows, _runs().stop_run, "stopped")
 
     def _steer(self, request: HttpRequest, rows: QuerySet[Run], use_case: Callable[..., Run], done: str) -> None:
         now, by = timezone.now(), _person(request)
@@ -220,19 +221,19 @@ class DeviceAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Approve")
     def approve(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, devices.approve, "approved")
+        self._decide(request, rows, _devices().approve, "approved")
 
     @admin.action(description="Suspend")
     def suspend(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, partial(devices.suspend, reason=_reason(request)), "suspended")
+        self._decide(request, rows, partial(_devices().suspend, reason=_reason(request)), "suspended")
 
     @admin.action(description="Reinstate")
     def reinstate(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, devices.reinstate, "reinstated")
+        self._decide(request, rows, _devices().reinstate, "reinstated")
 
     @admin.action(description="Revoke for good")
     def revoke(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, partial(devices.revoke, reason=_reason(request)), "revoked")
+        self._decide(request, rows, partial(_devices().revoke, reason=_reason(request)), "revoked")
 
     def _decide(self, request: HttpRequest, rows: QuerySet[Device], use_case: Callable[..., Device], done: str) -> None:
         now, by = timezone.now(), _person(request)
@@ -286,7 +287,7 @@ class EnrollmentTokenAdmin(ReadOnlyAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Issue a token by the use case."""
-        token, text = devices.issue_token(
+        token, text = _devices().issue_token(
             label=form.cleaned_data["label"],
             auto_approve=form.cleaned_data["auto_approve"],
             lifetime=timedelta(hours=form.cleaned_data["lifetime_hours"]),
@@ -338,6 +339,20 @@ class SignInCodeAdmin(ReadOnlyAdmin):
     list_display = ["user", "created_at", "expires_at", "used_at"]
     list_select_related = ["user"]
     secrets = ("code_hash",)
+
+
+def _runs() -> "ModuleType":
+    """Return the use cases of runs. They load torch, which every command that only looks around would wait for."""
+    from fl import runs
+
+    return runs
+
+
+def _devices() -> "ModuleType":
+    """Return the use cases of devices, late for the same reason."""
+    from fl import devices
+
+    return devices
 
 
 def _person(request: HttpRequest) -> User | None:

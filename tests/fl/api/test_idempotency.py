@@ -1,18 +1,24 @@
 """A command that is sent twice under one key is done once."""
 
-import threading
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from fl import runs
 from fl.api.idempotency import Answer, do_once, request_hash
-from fl.exceptions import IdempotencyConflict, Invalid, WrongMove
+from fl.exceptions import Invalid
 from fl.models import EnrollmentToken, IdempotentRequest, Run
 from tests.builders import PLAN, person
 from tests.fl.api.conftest import error_of
+from tests.test_house import ROOT
+
+GIVE_UP_SECONDS = 120
 
 PLAN_BODY = {"name": "a run", "task": "linear"}
 
@@ -131,30 +137,47 @@ def test_the_order_of_fields_makes_no_other_request():
     assert request_hash("POST", "/x/", {"a": 1}) != request_hash("POST", "/y/", {"a": 1})
 
 
-@pytest.mark.django_db(transaction=True)
-def test_of_two_at_once_one_does_it_and_both_answer_the_same():
-    user, now = person("ada"), timezone.now()
-    run = runs.create_run(plan=PLAN, created_by=None, now=now)
-    together, answers, errors = threading.Barrier(2), [], []
+# Both databases, and processes: what keeps two apart is the database alone.
 
-    def command():
-        return Answer(200, {"state": runs.start_run(run=run, now=now).state})
 
-    def ask():
-        try:
-            together.wait(timeout=60)
-            answers.append(do_once(user=user, key="k", request_hash="h", now=now, command=command))
-        except (IdempotencyConflict, WrongMove, threading.BrokenBarrierError) as error:
-            errors.append(error)
-        finally:
-            connection.close()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def environment(request, tmp_path):
+    """The environment of a server with a fresh, migrated database."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'qflare.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgres_database")
+    environment = os.environ | {
+        "DATABASE_URL": url,
+        "QFLARE_DATA_DIR": str(tmp_path),
+        "DJANGO_SETTINGS_MODULE": "qflare.settings",
+    }
+    migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0", "--skip-checks"]
+    subprocess.run(migrate, check=True, cwd=ROOT, env=environment)
+    return environment
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
-    assert errors == []
-    assert sorted(answer.repeated for answer in answers) == [False, True]
-    assert [answer.data for answer in answers] == [{"state": "running"}] * 2
+def test_of_two_processes_at_once_one_does_it_and_both_answer_the_same(environment):
+    with ExitStack() as stack:
+        askers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.fl.api.askers"],
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+        assert [asker.stdout.readline() for asker in askers] == ["ready\n"] * 2
+
+        for asker in askers:
+            asker.stdin.write("go\n")
+            asker.stdin.flush()
+        answers = [json.loads(asker.communicate(timeout=GIVE_UP_SECONDS)[0]) for asker in askers]
+
+    assert sorted(repeated for _, repeated in answers) == [False, True]
+    assert answers[0][0] == answers[1][0]
