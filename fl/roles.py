@@ -24,7 +24,8 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Role:
         return Role.NONE
     if user.is_superuser:
         return Role.ADMIN
-    names = user.groups.values_list("name", flat=True)
+    # Through all(), so that groups which were prefetched cost no query.
+    names = [group.name for group in user.groups.all()]
     return max((GROUPS[name] for name in names if name in GROUPS), default=Role.NONE)
 
 
