@@ -1,8 +1,8 @@
 """How events read to a person: one table of lines, which the pages and their scripts both speak from.
 
-A title or detail is text with places: `{device_name}`, or `{metrics.accuracy:percent}` with a format. A title always
-shows; each part of the detail shows only where all its places are filled. The scripts get the same table as JSON and
-fill it the same way (static/js/feed.js); a test holds both against the same cases.
+A title or detail is text with places: `{device_name}`, or `{metrics.accuracy:percent}` with a format. An event whose
+title has an empty place is not told; a part of the detail shows where all its places are filled. The scripts get the
+same table as JSON and fill it the same way (static/js/feed.js); a test holds both against the same events.
 """
 
 import re
@@ -95,7 +95,7 @@ LINES: dict[str, Line | None] = {
     "fl_status_update.failed": Line("{run_name} failed", ("{reason}",), "bad", "octagon-x"),
     "fl_status_update.stopped": Line("{run_name} was stopped", ("{reason}",), "plain", "square"),
     "fl_status_update.running": Line("{run_name} is running", ("{reason}",), "plain", "play"),
-    "fl_status_update.running.pending": Line("Round {round} waits for devices", ("{reason}",), "plain", "clock"),
+    "fl_status_update.running.pending": Line("Round {round}: {reason}", (), "plain", "clock"),
     "fl_status_update.running.training": Line("Round {round} started", ("{selected:int} devices",), "plain", "play"),
     "fl_status_update.running.aggregating": None,
     "fl_status_update.running.evaluating": None,
@@ -236,29 +236,31 @@ def find_key(event: str, data: Data) -> str:
 
 
 def tell(events: Iterable[Event]) -> list[Told]:
-    """Tell events, given oldest first, newest first; a status that reads like the one before it is told once."""
+    """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
     told: list[Told] = []
     last: dict[str, tuple[str, Any]] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
         key = find_key(event.event, data)
         line = LINES.get(key)
+        title = fill(line.title, data) if line else None
+        if line is None or title is None:
+            continue
         if event.event == "fl_status_update":
             reading = (key, data.get("round"))
             if last.get(event.stream_id) == reading:
                 continue
             last[event.stream_id] = reading
-        if line is not None:
-            told.append(_told(event, line, data))
+        told.append(_told(event, line, title, data))
     return told[::-1]
 
 
-def _told(event: Event, line: Line, data: Data) -> Told:
+def _told(event: Event, line: Line, title: str, data: Data) -> Told:
     return Told(
         stream=event.stream_id,
         seq=event.seq,
         timestamp=event.timestamp,
-        title=fill(line.title, data) or _PLACE.sub("…", line.title),
+        title=title,
         detail=", ".join(part for part in (fill(text, data) for text in line.detail) if part),
         tone=line.tone,
         icon=line.icon,

@@ -199,7 +199,10 @@ def _run_view(run: Run, assignments: Sequence[Assignment]) -> RunView:
         run=run,
         status=run_status_from(run, current, [row.state for row in parts], newest),
         rounds=lines,
-        progress=[assignment_progress_from(row, getattr(row, "update", None)) for row in parts],
+        progress=[
+            assignment_progress_from(row, getattr(row, "update", None))
+            for row in sorted(parts, key=lambda row: row.device.name)
+        ],
     )
 
 

@@ -117,6 +117,7 @@ class Curve {
   }
 
   #legends() {
+    this.root.dataset.points = String(this.data.accuracy[1].filter((value) => value !== null).length);
     for (const [name, { write, better }] of Object.entries(METRICS)) {
       const [x, values] = this.data[name];
       const last = values.findLastIndex((value) => value !== null);

@@ -1,6 +1,6 @@
 // Small hands for the page: they write only what differs, so that nothing repaints, loses focus or moves without need.
 
-const sprite = document.getElementById("main-script")?.dataset.sprite ?? "";
+const sprite = () => document.getElementById("main-script").dataset.sprite;
 
 export const part = (name) => document.querySelector(`[data-part="${name}"]`);
 export const field = (root, name) => root?.querySelector(`[data-field="${name}"]`);
@@ -29,7 +29,7 @@ export function setTone(element, tone) {
 }
 
 export function setIcon(root, icon) {
-  setAttribute(root?.querySelector("use"), "href", `${sprite}#${icon}`);
+  setAttribute(root?.querySelector("use"), "href", `${sprite()}#${icon}`);
 }
 
 /** Show a word of the server's tables: text, icon, and tone on `toned`. */

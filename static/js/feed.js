@@ -28,9 +28,10 @@ export function findKey(words, event, data) {
 /** Tell an event, or return null where it is not told. */
 export function tell(words, event, data) {
   const line = words.lines[findKey(words, event, data)];
-  if (!line) return null;
+  const title = line ? fill(line.title, data) : null;
+  if (title === null) return null;
   return {
-    title: fill(line.title, data) ?? line.title.replace(PLACE, "…"),
+    title,
     detail: line.detail.map((text) => fill(text, data)).filter(Boolean).join(", "),
     tone: line.tone,
     icon: line.icon,

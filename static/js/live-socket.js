@@ -20,11 +20,18 @@ export function sinceQuery(positions) {
   return query.toString();
 }
 
+const openSocket = (address) => new WebSocket(address);
+
+function callLater(act, delay) {
+  const timer = setTimeout(act, delay);
+  return () => clearTimeout(timer);
+}
+
 export class LiveSocket {
   #socket = null;
   #attempt = 0;
   #openedAt = 0;
-  #wait = null;
+  #callOff = () => {};
   #retryAfter = null;
   #heads = {};
   #numbers = new Map();
@@ -40,16 +47,17 @@ export class LiveSocket {
    * @param {(stream: string) => void} options.onLost a stream's position is lost: read the page again
    * @param {(address: string) => WebSocket} [options.open] makes the socket
    * @param {() => number} [options.now] the clock, in ms
+   * @param {(act: () => void, delay: number) => () => void} [options.later] calls after a delay in ms; returns how to call it off
    */
-  constructor({ address, positions, onFrame, onState, onLost, open = (where) => new WebSocket(where), now = () => Date.now() }) {
-    Object.assign(this, { address, positions: { ...positions }, onFrame, onState, onLost, open, now });
+  constructor({ address, positions, onFrame, onState, onLost, open = openSocket, now = Date.now, later = callLater }) {
+    Object.assign(this, { address, positions: { ...positions }, onFrame, onState, onLost, open, now, later });
     this.state = { name: "connecting" };
     this.lastHeard = now();
   }
 
   /** Connect now, whatever one was waiting for. */
   connect() {
-    clearTimeout(this.#wait);
+    this.#callOff();
     this.#leave();
     this.#say({ name: "connecting" });
     const query = sinceQuery(this.positions);
@@ -78,7 +86,7 @@ export class LiveSocket {
 
   /** The browser knows that there is no network. */
   loseNetwork() {
-    clearTimeout(this.#wait);
+    this.#callOff();
     this.#leave();
     this.#say({ name: "offline" });
   }
@@ -105,7 +113,7 @@ export class LiveSocket {
     this.#retryAfter = null;
     this.#attempt += 1;
     this.#say({ name: "waiting", retryAt: this.now() + delay, code });
-    this.#wait = setTimeout(() => this.connect(), delay);
+    this.#callOff = this.later(() => this.connect(), delay);
   }
 
   #receive(text) {

@@ -76,7 +76,7 @@ export function mountFigures(store) {
 
 function noteOf(newest, name, write, onDevices) {
   if (!newest) return "nothing measured yet";
-  if (!onDevices) return `of version ${newest.version}, on the server’s test split`;
+  if (!onDevices) return `version ${newest.version}, on the test split`;
   const mean = write(valueOf(newest, name, true));
   return mean ? `not evaluated here; on devices ${mean}` : "not evaluated here";
 }
@@ -105,7 +105,7 @@ export function mountRound(store) {
       setField(root, "lost", run.updates_lost ? `${run.updates_lost} lost` : "");
       setField(root, "quorum", `quorum ${run.quorum} of ${run.cohort_size}`);
       paintBar(field(root, "bar"), run);
-      const parts = [...store.progress.values()].filter((item) => item.round === run.round);
+      const parts = [...store.progress.values()].filter((item) => item.round === run.round).sort((a, b) => (a.device_name < b.device_name ? -1 : 1));
       syncList(list, template, parts, (item) => item.assignment_id, (row, item) => paintPart(row, item, words));
       const empty = root.querySelector("[data-empty]");
       show(empty, parts.length === 0);
@@ -150,12 +150,13 @@ export function mountDevices(store, refresh) {
   const template = document.getElementById("device-template");
   const reloads = list.dataset.reload !== undefined;
   return {
-    slices: ["devices"],
+    slices: ["devices", "progress"],
     paint() {
       const devices = byName(store);
+      const atWork = new Map([...store.progress.values()].filter((item) => OPEN_PHASES.has(item.phase)).map((item) => [item.device_id, item]));
       setField(part("counts") ?? root, "online", String(onlineOf(store)));
       setField(part("counts") ?? root, "total", String(devices.length));
-      const fill = (row, device) => paintDevice(row, device, store.words, root.dataset.task);
+      const fill = (row, device) => paintDevice(row, device, store.words, root.dataset.task, atWork.get(device.device_id));
       if (!reloads) syncList(list, template, devices.slice(0, 50), (device) => device.device_id, fill);
       else if (paintKnown(list, devices, fill)) refresh();
       show(root.querySelector("[data-empty]"), devices.length === 0);
@@ -174,14 +175,16 @@ function paintKnown(list, devices, fill) {
   }).some(Boolean);
 }
 
-function paintDevice(row, device, words, task) {
+function paintDevice(row, device, words, task, work) {
   setField(row, "name", device.name);
   setField(row, "version", device.edge_version);
-  const word = deviceWord(words, device);
+  // A device's own status is told when it comes and goes; what it does now is told by its part of the round.
+  const now = work ? { ...device, activity: work.phase } : { ...device, activity: task ? "idle" : device.activity };
   const cell = field(row, "state");
-  setWord(cell.firstElementChild, word, cell);
+  setWord(cell.firstElementChild, deviceWord(words, now), cell);
   setAttribute(cell.firstElementChild, "title", device.reason);
-  setField(row, "work", device.round ? `round ${device.round}` : "");
+  const round = work ? work.round : task ? null : device.round;
+  setField(row, "work", round ? `round ${round}` : "");
   setField(row, "examples", integer(device.num_examples[task]));
   const offers = Object.entries(device.num_examples).map(([name, count]) => `${name} (${integer(count)})`);
   setField(row, "tasks", offers.join(", "));
@@ -296,11 +299,12 @@ export function mountGuide(store) {
   return {
     slices: ["devices", "runs"],
     paint() {
-      // A first run is there: the page is another one from now on.
-      if (store.runs.size) return location.reload();
+      // A first run is there: the page is another one from now on, unless it is on its way there already.
+      if (store.runs.size) return root.querySelector("[aria-disabled]") ? undefined : location.reload();
       const online = onlineOf(store);
       setField(root, "online", String(online));
       root.querySelector('[data-step="devices"]').className = `step ${online ? "done" : "now"}`;
+      root.querySelector('[data-step="devices"] .button')?.classList.toggle("primary", online === 0);
       root.querySelector('[data-step="run"]').className = `step ${online ? "now" : ""}`;
       const ready = [...store.devices.values()].filter((device) => isOnline(device) && device.state === "active" && device.tasks.includes("digits"));
       show(root.querySelector("[data-demo]"), ready.length > 0);

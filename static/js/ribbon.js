@@ -76,7 +76,7 @@ export function mountRibbon(store) {
 
 function draw(svg, found) {
   const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
-  setAttribute(svg, "viewBox", `0 0 ${Math.max(found.length, 30) * STEP} ${HEIGHT}`);
+  setAttribute(svg, "viewBox", `0 0 ${Math.max(found.length, 24) * STEP} ${HEIGHT}`);
   svg.replaceChildren(
     ...found.map((tick, index) => {
       const group = make("g");

@@ -72,14 +72,14 @@ export class Store {
   tellEvent(frame) {
     const { event, data, stream, seq, timestamp } = frame;
     if (!stream || !this.#concerns(data)) return;
+    const line = tell(this.words, event, data);
+    const key = `${stream}#${seq}`;
+    if (!line || this.told.some((other) => other.key === key)) return;
     if (event === "fl_status_update") {
       const reading = readingOf(this.words, data);
       if (this.#readings.get(data.run_id) === reading) return;
       this.#readings.set(data.run_id, reading);
     }
-    const line = tell(this.words, event, data);
-    const key = `${stream}#${seq}`;
-    if (!line || this.told.some((other) => other.key === key)) return;
     this.told.unshift({ ...line, key, stream, seq, timestamp });
     this.told.length = Math.min(this.told.length, FEED_LINES);
     this.#touch("feed");

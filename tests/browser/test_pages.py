@@ -1,0 +1,286 @@
+"""All pages in a real browser: without scripts, on a phone, in the dark, by role; and the three lines that began it all."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error
+
+from tests.browser.conftest import PATIENCE_MS, World
+from tests.services.ports import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+PATHS = [
+    "/",
+    "/runs/",
+    "/runs/1/",
+    "/runs/new/",
+    "/runs/1/stop/",
+    "/devices/",
+    "/devices/enrol/",
+    "/login/",
+    "/sign-in/",
+]
+MAKE_A_RUN = """
+from django.utils import timezone
+from fl.runs import RunPlan, create_run
+plan = RunPlan(name="a run with a rather long name, as people give them", task="digits", rounds=20, cohort_size=3)
+create_run(plan=plan, created_by=None, now=timezone.now())
+"""
+
+
+def signed_in(world, page, role="admin"):
+    code = world.prepare()["codes"][role]
+    page.page.goto(f"{world.url}/sign-in/#code={code}")
+    page.page.wait_for_url(f"{world.url}/")
+    return page
+
+
+def test_without_scripts_a_run_is_started_read_and_paused(world, open_page):
+    made = world.prepare(2)
+    world.start_fleet(made["tokens"])
+    page = open_page(world.url, java_script_enabled=False)
+    browser = page.page
+    browser.goto(f"{world.url}/sign-in/")
+    browser.fill("#code", made["codes"]["operator"])
+    browser.click("main [type=submit]")
+
+    while not browser.locator("[data-demo]:not([hidden])").count():
+        browser.goto(f"{world.url}/")
+    browser.click("[data-demo] button")
+    while "v1" not in page.text("[data-part=rounds]"):
+        browser.goto(f"{world.url}/")
+    browser.click("[data-command=pause] button")
+
+    assert "Paused" in page.text("[data-part=header]")
+    assert "paused by operator" in page.text("[data-part=header]")
+    assert world.query("[r.state for r in Run.objects.all()]") == ["paused"]
+    accuracy = world.query("[m.metrics['accuracy'] for m in GlobalModel.objects.filter(version=1)]")[0]
+    assert f"{accuracy * 100:.2f} %" in page.text("[data-part=rounds] tr[data-key='1']")
+
+
+def test_every_page_fits_a_phone_in_light_and_dark_without_faults(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    for scheme in ("light", "dark"):
+        page = signed_in(world, open_page(world.url, color_scheme=scheme, viewport={"width": 320, "height": 640}))
+        for path in PATHS:
+            page.page.goto(world.url + path)
+            width = page.page.evaluate("document.documentElement.scrollWidth")
+            ground = page.page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert width <= 320, (path, width)
+            assert ground == {"light": "rgb(245, 246, 248)", "dark": "rgb(12, 15, 20)"}[scheme], path
+        assert page.faults == []
+        assert page.foreign == []
+
+
+def test_the_switch_changes_light_and_dark_and_is_remembered(world, open_page):
+    page = signed_in(world, open_page(world.url, color_scheme="light"))
+
+    page.page.click("[data-theme-switch]")
+    page.page.reload()
+
+    assert page.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(12, 15, 20)"
+
+
+def test_everything_that_can_be_used_has_a_name_and_is_reached_by_the_keyboard(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    page = signed_in(world, open_page(world.url))
+    for path in PATHS:
+        page.page.goto(world.url + path)
+        nameless = page.page.evaluate(_NAMELESS)
+        assert nameless == [], path
+        page.page.keyboard.press("Tab")
+        assert page.page.evaluate("document.activeElement.className") == "skip", path
+
+
+_NAMELESS = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, progress, svg[role=img]')]
+  .filter(e => e.checkVisibility() && !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
+  .map(e => e.outerHTML)"""
+
+
+def test_stopping_asks_in_a_dialog_and_says_stopped_only_when_it_is(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    page = signed_in(world, open_page(world.url), "operator")
+    page.wait_until_live()
+    browser = page.page
+    assert page.text("[data-part=header] [data-word] >> nth=0") == "Not started"
+
+    browser.click("[data-command=start] button")
+    browser.wait_for_selector("[data-command=pause]:not([hidden])")
+    browser.click("a[data-command=stop]")
+    browser.check("dialog [value=now]")
+    browser.click("dialog [type=submit]")
+    browser.wait_for_selector("[data-command=stop]", state="hidden")
+
+    assert page.text("[data-part=header] [data-word] >> nth=0") == "Stopped"
+    assert "stopped by operator" in page.text("[data-part=header]")
+    assert world.query("[r.state for r in Run.objects.all()]") == ["stopped"]
+    assert page.faults == []
+
+
+def test_a_command_that_was_refused_says_why_and_changes_nothing(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    page = signed_in(world, open_page(world.url), "operator")
+    page.wait_until_live()
+    page.page.route("**/api/v1/runs/1/start/", _as_if_it_were_gone)
+
+    page.page.click("[data-command=start] button")
+    page.page.wait_for_selector(".notice")
+
+    assert "run r-0001 is paused and cannot become running" in page.text(".notice")
+    assert page.text("[data-command=start]") == "Start"
+    assert page.text("[data-part=header] [data-word] >> nth=0") == "Not started"
+
+
+def _as_if_it_were_gone(route):
+    said = (
+        '{"error": {"code": "wrong_move", "message": "run r-0001 is paused and cannot become running", "action": ""}}'
+    )
+    route.fulfill(status=409, content_type="application/json", body=said)
+
+
+def test_a_viewer_sees_everything_and_no_controls(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    page = signed_in(world, open_page(world.url), "viewer")
+    page.wait_until_live()
+
+    assert page.page.locator("[data-command], [data-demo], a[href='/runs/new/']").count() == 0
+    assert page.faults == []
+
+
+def test_a_session_that_ends_leads_to_the_login_and_back(world, open_page):
+    page = signed_in(world, open_page(world.url), "viewer")
+    page.wait_until_live()
+    page.page.goto(f"{world.url}/devices/")
+    page.wait_until_live()
+
+    page.page.context.clear_cookies()
+    world.server.kill()
+    world.server.start()
+    page.page.wait_for_url("**/login/?next=%2Fdevices%2F")
+
+    assert page.page.input_value("[name=next]") == "/devices/"
+
+
+def test_a_device_that_asks_to_be_let_in_appears_and_is_approved_live(world, open_page):
+    page = signed_in(world, open_page(world.url), "operator")
+    browser = page.page
+    browser.goto(f"{world.url}/devices/enrol/")
+    browser.fill("[name=label]", "clinic")
+    browser.click("main form >> nth=-1 >> [type=submit]")
+    command = page.text("#enroll-command")
+    page.wait_until_live()
+
+    home = world.folder / "clinic"
+    words = command.replace("qflare-edge", f"{sys.executable} -m edge").replace('"', "").split()
+    done = subprocess.run([*words, "--home", str(home)], cwd=ROOT, capture_output=True, text=True, check=False)
+    browser.wait_for_selector("[data-part=pending] [data-key]")
+    browser.click("[data-part=pending] button >> text=Approve")
+    browser.wait_for_selector("[data-part=pending] [data-empty]:not([hidden])")
+
+    assert done.returncode == 0, done.stderr
+    assert world.query("[[d.name, d.state] for d in Device.objects.all()]") == [["clinic", "active"]]
+    assert page.faults == []
+
+
+# ── the three lines ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+SNIPPET = """
+const ws = new WebSocket('ws://localhost:8000/api/ws/dashboard');
+ws.onmessage = e => { const m = JSON.parse(e.data);
+console.log(m.event, m.data); }
+"""
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def hear(page, port, wanted):
+    """Run the three lines in a page of the server; wait until it has logged an event of each of these names."""
+    heard = []
+    page.page.on("console", lambda message: heard.append(message.text.split()[0]))
+    page.page.evaluate(SNIPPET.replace("8000", str(port)))
+    for _ in range(PATIENCE_MS // 100):
+        if wanted <= set(heard):
+            return heard
+        page.page.wait_for_timeout(100)
+    raise AssertionError(f"the three lines heard only {sorted(set(heard))}")
+
+
+@contextmanager
+def playing_demo(folder, port):
+    """Play `manage.py demo` as a person would, but shorter."""
+    command = [sys.executable, "manage.py", "demo", "--devices", "2", "--rounds", "3", "--port", str(port)]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QFLARE_")}
+    environment = {**inherited, "QFLARE_DATA_DIR": str(folder), "DATABASE_URL": "", "REDIS_URL": ""}
+    with (folder / "demo.log").open("w") as log:
+        demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        yield demo
+    finally:
+        demo.send_signal(signal.SIGINT)
+        demo.wait(60)
+
+
+def open_when_it_answers(page, url, demo):
+    """Open the first page as soon as the demo's server gives it."""
+    for _ in range(PATIENCE_MS // 100):
+        assert demo.poll() is None, "the demo ended"
+        try:
+            page.page.goto(url)
+            return
+        except Error:
+            page.page.wait_for_timeout(100)
+    raise AssertionError("the demo does not answer")
+
+
+def test_the_three_lines_work_against_the_demo(tmp_path, open_page):
+    port = 8000 if is_free(8000) else free_port()
+    with playing_demo(tmp_path, port) as demo:
+        page = open_page(f"http://localhost:{port}")
+        open_when_it_answers(page, page.base, demo)
+
+        heard = hear(page, port, {"welcome", "fl_status_update", "model_aggregation", "training_progress"})
+
+    assert heard[0] == "welcome"
+    assert "TypeError" not in " ".join(heard)
+
+
+def test_the_three_lines_work_on_port_8080(tmp_path, open_page):
+    port = 8080 if is_free(8080) else free_port()
+    world = World(tmp_path, environment={"QFLARE_PUBLIC_DASHBOARD": "1"}, port=port)
+    try:
+        page = open_page(f"http://localhost:{port}")
+
+        page.page.goto(page.base)
+        heard = hear(page, port, {"welcome", "snapshot"})
+    finally:
+        world.close()
+
+    assert heard[0] == "welcome"
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/", "/devices/"])
+def test_a_public_dashboard_is_live_for_anybody(tmp_path, open_page, path):
+    world = World(tmp_path, environment={"QFLARE_PUBLIC_DASHBOARD": "1"})
+    try:
+        page = open_page(world.url)
+        page.page.goto(world.url + path)
+        page.wait_until_live()
+    finally:
+        world.close()
+
+    assert page.faults == []

@@ -1,0 +1,240 @@
+// The socket's promise on this side: each stream in order, once, without holes; and when to come back.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { LiveSocket, backOff, isTerminal, sinceQuery } from "../../static/js/live-socket.js";
+
+/** A socket whose other end is the test. */
+class Wire {
+  sent = [];
+
+  constructor(address) {
+    this.address = address;
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.left = true;
+  }
+
+  says(frame) {
+    this.onmessage({ data: JSON.stringify(frame) });
+  }
+
+  breaks(code) {
+    this.onclose({ code });
+  }
+}
+
+function connected({ positions = { "run:1": { epoch: "e", seq: 5 } }, welcome = true } = {}) {
+  const world = { wires: [], frames: [], states: [], lost: [], timers: [], time: 0 };
+  world.passes = (milliseconds) => {
+    world.time += milliseconds;
+    const due = world.timers.filter((timer) => timer.at <= world.time);
+    world.timers = world.timers.filter((timer) => timer.at > world.time);
+    for (const timer of due) timer.act();
+  };
+  world.socket = new LiveSocket({
+    address: "ws://here/ws/dashboard",
+    positions,
+    onFrame: (frame) => world.frames.push(frame),
+    onState: (state) => world.states.push(state),
+    onLost: (stream) => world.lost.push(stream),
+    open: (address) => {
+      world.wires.push(new Wire(address));
+      return world.wires.at(-1);
+    },
+    now: () => world.time,
+    later: (act, delay) => {
+      const timer = { act, at: world.time + delay };
+      world.timers.push(timer);
+      return () => (timer.act = () => {});
+    },
+  });
+  world.socket.connect();
+  world.wire = () => world.wires.at(-1);
+  world.hello = () => world.wire().says({ event: "welcome", data: { heartbeat_seconds: 60, time: "2030-01-01T12:00:00Z", streams: { "run:1": { epoch: "e", seq: 5 } } } });
+  if (welcome) world.hello();
+  return world;
+}
+
+const event = (seq, stream = "run:1") => ({ event: "fl_status_update", stream, seq, data: { at: seq } });
+const seqs = (world) => world.frames.map((frame) => frame.seq);
+
+test("the address carries the positions that can be resumed from", () => {
+  const query = sinceQuery({ "run:1": { epoch: "a_b-c", seq: 12 }, "run:2": { epoch: undefined, seq: 3 } });
+
+  assert.equal(decodeURIComponent(query), "since=run:1:a_b-c:12");
+});
+
+test("events go on in order, and what came before is dropped", () => {
+  const world = connected();
+
+  for (const seq of [5, 6, 6, 7, 3]) world.wire().says(event(seq));
+
+  assert.deepEqual(seqs(world), [6, 7]);
+});
+
+test("a gap is not passed over: the socket resumes from before it", () => {
+  const world = connected();
+
+  world.wire().says(event(6));
+  world.wire().says(event(8));
+
+  assert.deepEqual(seqs(world), [6]);
+  assert.equal(world.wires.length, 2);
+  assert.ok(world.wires[0].left);
+  assert.equal(decodeURIComponent(world.wire().address), "ws://here/ws/dashboard?since=run:1:e:6");
+});
+
+test("what was missed is replayed once, and live events join it without a seam", () => {
+  const world = connected();
+  const logged = (seq) => ({ seq, event: "fl_status_update", data: { at: seq }, timestamp: "t" });
+
+  world.wire().says({ event: "recent_events", data: { stream: "run:1", epoch: "e", recovered: true, since: 5, to: 7, events: [logged(6), logged(7)] } });
+  world.wire().says(event(7));
+  world.wire().says(event(8));
+
+  assert.deepEqual(seqs(world), [6, 7, 8]);
+  assert.deepEqual(world.lost, []);
+});
+
+test("the newest events of a stream fill what is missing where they reach back far enough", () => {
+  const world = connected();
+  const events = [4, 5, 6].map((seq) => ({ seq, event: "fl_status_update", data: {}, timestamp: "t" }));
+
+  world.wire().says({ event: "recent_events", data: { stream: "run:1", epoch: "e", recovered: false, reason: "fresh", since: 3, to: 6, events } });
+
+  assert.deepEqual(seqs(world), [6]);
+  assert.deepEqual(world.lost, []);
+});
+
+test("a history that is another one, or too short, is a lost position", () => {
+  for (const data of [{ epoch: "other", since: 5, to: 6 }, { epoch: "e", since: 9, to: 9 }]) {
+    const world = connected();
+
+    world.wire().says({ event: "recent_events", data: { stream: "run:1", recovered: false, events: [], ...data } });
+
+    assert.deepEqual(world.lost, ["run:1"]);
+  }
+});
+
+test("a stream that begins is followed from its first event", () => {
+  const world = connected();
+
+  world.wire().says(event(1, "run:2"));
+  world.wire().says(event(2, "run:2"));
+
+  assert.deepEqual(seqs(world), [1, 2]);
+});
+
+test("an older tick of the same key does not replace a newer one", () => {
+  const world = connected();
+  const tick = (number) => ({ event: "training_progress", key: "progress:1", number, data: { number } });
+
+  for (const number of [1, 3, 2, 4]) world.wire().says(tick(number));
+
+  assert.deepEqual(world.frames.map((frame) => frame.number), [1, 3, 4]);
+});
+
+test("a heartbeat is answered; one whose head never arrives ends in a resume", () => {
+  const world = connected();
+
+  world.wire().says({ event: "heartbeat", data: { s: { "run:1": 6 } } });
+  assert.deepEqual(world.wire().sent, [{ type: "heartbeat" }]);
+  world.wire().says({ event: "heartbeat", data: { s: {} } });
+
+  assert.equal(world.wires.length, 2);
+});
+
+test("a heartbeat whose head arrives in time changes nothing", () => {
+  const world = connected();
+
+  world.wire().says({ event: "heartbeat", data: { s: { "run:1": 6 } } });
+  world.wire().says(event(6));
+  world.wire().says({ event: "heartbeat", data: { s: {} } });
+
+  assert.equal(world.wires.length, 1);
+});
+
+test("a broken connection comes back by itself, for ever", () => {
+  const world = connected();
+
+  for (let attempt = 1; attempt <= 50; attempt += 1) {
+    world.wire().breaks(1006);
+    assert.equal(world.states.at(-1).name, "waiting");
+    world.passes(30_000);
+    assert.equal(world.wires.length, attempt + 1);
+  }
+});
+
+test("a code that means stay away is obeyed", () => {
+  for (const code of [4500, 4501, 4503, 1002, 1009]) {
+    const world = connected();
+
+    world.wire().breaks(code);
+    world.passes(60_000);
+
+    assert.deepEqual(world.states.at(-1), { name: "ended", code });
+    assert.equal(world.wires.length, 1);
+  }
+});
+
+test("a server that says when it will be back is asked then", () => {
+  const world = connected();
+
+  world.wire().says({ event: "bye", data: { code: 4001, reason: "restarting", retry_after_ms: 7000 } });
+  world.wire().breaks(4001);
+
+  assert.equal(world.states.at(-1).retryAt, 7000);
+  world.passes(6999);
+  assert.equal(world.wires.length, 1);
+  world.passes(1);
+  assert.equal(world.wires.length, 2);
+});
+
+test("silence longer than heartbeats allow is a dead connection", () => {
+  const world = connected();
+
+  world.time = 80_000;
+  world.socket.watch();
+  assert.equal(world.wires.length, 1);
+  world.time = 90_000;
+  world.socket.watch();
+
+  assert.equal(world.wires.length, 2);
+});
+
+test("a page that wakes does not wait any longer", () => {
+  const world = connected();
+  world.wire().breaks(1006);
+
+  world.socket.wake();
+
+  assert.equal(world.wires.length, 2);
+});
+
+test("what an old connection still says is not listened to", () => {
+  const world = connected();
+  const old = world.wire();
+
+  world.socket.connect();
+  old.says(event(6));
+
+  assert.deepEqual(world.frames, []);
+});
+
+test("waiting has full jitter under a bound that doubles up to half a minute", () => {
+  const bounds = [0, 1, 2, 5, 6, 7, 40].map((attempt) => backOff(attempt, () => 1));
+
+  assert.deepEqual(bounds, [500, 1000, 2000, 16_000, 30_000, 30_000, 30_000]);
+  assert.equal(backOff(3, () => 0), 0);
+});
+
+test("restarts and what networks do are temporary", () => {
+  assert.deepEqual([1000, 1001, 1006, 1011, 1012, 1013, 4001, 4008, 4013].filter(isTerminal), []);
+});

@@ -1,0 +1,169 @@
+// The store: states as the server tells them, ticks that come late, and a feed that tells each thing once.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Store } from "../../static/js/store.js";
+
+const WORDS = {
+  keys: { fl_status_update: ["state", "round_state"], training_progress: ["phase"] },
+  lines: {
+    "fl_status_update.running.training": { title: "Round {round} started", detail: ["{selected:int} devices"], tone: "plain", icon: "play" },
+    "fl_status_update.running.aggregating": null,
+    "training_progress.accepted": { title: "{device_name} sent its update", detail: [], tone: "good", icon: "check" },
+  },
+};
+
+const status = (changes = {}) => ({
+  run_id: 1,
+  run_name: "a run",
+  state: "running",
+  reason: "",
+  rounds: 5,
+  round: 1,
+  round_state: "training",
+  selected: 2,
+  updates_received: 0,
+  updates_lost: 0,
+  actions: ["pause"],
+  ...changes,
+});
+
+const progress = (changes = {}) => ({
+  run_id: 1,
+  round: 1,
+  phase: "training",
+  assignment_id: 7,
+  device_id: 3,
+  device_name: "clinic",
+  progress: 0.5,
+  local_epoch: 1,
+  local_epochs: 2,
+  loss: null,
+  metrics: {},
+  ...changes,
+});
+
+const storeOf = (changes = {}) =>
+  new Store({ page: "run", run_id: 1, runs: [status()], rounds: [], progress: [], devices: [], told: [], now: null, ...changes }, WORDS);
+
+const durable = (event, data, seq, stream = "run:1") => ({ event, data, stream, seq, timestamp: "2030-01-01T12:00:00Z" });
+const tick = (data) => ({ event: "training_progress", data, key: `progress:${data.assignment_id}`, number: 1 });
+
+test("a status is the run's state, and that of its newest round", () => {
+  const store = storeOf();
+
+  store.apply(durable("fl_status_update", status({ round: 2, updates_received: 1 }), 1));
+
+  assert.equal(store.run.round, 2);
+  assert.deepEqual([store.rounds.get(2).state, store.rounds.get(2).updates_received], ["training", 1]);
+  assert.ok(store.changed.has("runs") && store.changed.has("rounds"));
+});
+
+test("a status of another run leaves this page's rounds alone", () => {
+  const store = storeOf();
+
+  store.apply(durable("fl_status_update", status({ run_id: 2, round: 9 }), 1, "run:2"));
+
+  assert.equal(store.run.round, 1);
+  assert.equal(store.rounds.size, 0);
+});
+
+test("a tick that comes after the update was accepted changes nothing", () => {
+  const store = storeOf();
+  store.apply(tick(progress({ progress: 0.9 })));
+  store.apply(durable("training_progress", progress({ phase: "accepted", progress: 1 }), 1, "system"));
+
+  store.apply(tick(progress({ progress: 0.95 })));
+
+  assert.equal(store.progress.get(7).phase, "accepted");
+});
+
+test("a tick for a round that is over is ignored", () => {
+  const store = storeOf({ runs: [status({ round: 2 })] });
+
+  store.apply(tick(progress({ round: 1 })));
+
+  assert.equal(store.progress.size, 0);
+});
+
+test("a new round takes the parts of the old one with it", () => {
+  const store = storeOf({ progress: [progress()] });
+
+  store.apply(durable("training_progress", progress({ assignment_id: 8, round: 2 }), 1, "system"));
+  store.apply(durable("fl_status_update", status({ round: 2 }), 1));
+
+  assert.deepEqual([...store.progress.keys()], [8]);
+});
+
+test("a round's results come from its completion and from its model, in either order", () => {
+  const completed = { run_id: 1, round: 1, phase: "round_completed", metrics: { accuracy: 0.5 }, device_metrics: {}, updates_received: 2, duration_seconds: 3 };
+  const model = { run_id: 1, round: 1, phase: "completed", version: 1, metrics: { accuracy: 0.5 }, device_metrics: {}, size_bytes: 10, is_best: true };
+  const frames = [durable("training_progress", completed, 1), durable("model_aggregation", model, 2)];
+
+  const lines = [frames, [...frames].reverse()].map((order) => {
+    const store = storeOf();
+    for (const frame of order) store.apply(frame);
+    return store.rounds.get(1);
+  });
+
+  assert.deepEqual(lines[0], lines[1]);
+  assert.deepEqual([lines[0].version, lines[0].duration_seconds, lines[0].state], [1, 3, "completed"]);
+});
+
+test("there is one best model", () => {
+  const model = (round) => ({ run_id: 1, round, phase: "completed", version: round, metrics: null, device_metrics: {}, size_bytes: 1, is_best: true });
+  const store = storeOf();
+
+  store.apply(durable("model_aggregation", model(1), 1));
+  store.apply(durable("model_aggregation", model(2), 2));
+
+  assert.deepEqual([...store.rounds.values()].filter((line) => line.is_best).map((line) => line.number), [2]);
+});
+
+test("a status that reads like the one before it is told once", () => {
+  const store = storeOf({ runs: [status({ round: null, round_state: null })] });
+
+  store.apply(durable("fl_status_update", status(), 1));
+  store.apply(durable("fl_status_update", status({ updates_received: 1 }), 2));
+  store.apply(durable("fl_status_update", status({ round_state: "aggregating" }), 3));
+
+  assert.deepEqual(store.told.map((line) => line.title), ["Round 1 started"]);
+});
+
+test("the feed is newest first and holds an event once, however often it comes", () => {
+  const store = storeOf();
+  const frame = durable("training_progress", progress({ phase: "accepted" }), 4, "system");
+
+  store.apply(frame);
+  store.apply(frame);
+  store.apply(durable("training_progress", progress({ phase: "accepted", device_name: "gateway", assignment_id: 8 }), 5, "system"));
+
+  assert.deepEqual(store.told.map((line) => line.title), ["gateway sent its update", "clinic sent its update"]);
+});
+
+test("the feed forgets its oldest lines, and a thousand ticks are one part", () => {
+  const store = storeOf();
+
+  for (let seq = 1; seq <= 400; seq += 1) store.apply(durable("training_progress", progress({ phase: "accepted" }), seq, "system"));
+  for (let number = 0; number < 1000; number += 1) store.apply(tick(progress({ assignment_id: 9, progress: number / 1000 })));
+
+  assert.equal(store.told.length, 300);
+  assert.equal(store.progress.get(9).progress, 0.999);
+});
+
+test("an error is news, with what to do", () => {
+  const store = storeOf();
+
+  store.apply(durable("error_notification", { severity: "warning", title: "Round 3 failed", detail: "no quorum", action: "Look." }, 1, "system"));
+
+  assert.deepEqual(store.news, [{ severity: "warning", title: "Round 3 failed", detail: "no quorum Look." }]);
+});
+
+test("an event that the page does not know is ignored", () => {
+  const store = storeOf();
+
+  store.apply({ event: "of_another_age", data: {} });
+
+  assert.equal(store.changed.size, 0);
+});
