@@ -1,5 +1,6 @@
 """How a round's updates become candidate weights, and how good they are: arithmetic between files, no states."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,8 @@ from fl.models.update import UpdateState
 from fl.seeds import model_seed
 from fl.strategies import Contribution, State, StepChoice, Strategy, apply_steps, check_config, find_strategy
 from fl.tasks import spec_of_task, task_named, test_examples_of
+
+Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,17 @@ def aggregate(round_: Round) -> StoredModel:
     return _store(new_weights, new_state)
 
 
-def evaluate_model(model: GlobalModel) -> dict[str, float] | None:
-    """Measure a model on the server's test split; None where the server has no data of the task."""
+def evaluate_model(model: GlobalModel) -> Metrics | None:
+    """Measure a model on the server's test split; None where the server has no data of the task.
+
+    A metric that is not finite, as of a model that diverged, is None: no database keeps NaN in JSON.
+    """
     task = task_named(model.run.task)
     examples = test_examples_of(model.run.task)
     if examples is None:
         return None
-    return evaluate(task, read_file(files.local_path(model.file), spec_of_task(model.run.task)), examples)
+    measured = evaluate(task, read_file(files.local_path(model.file), spec_of_task(model.run.task)), examples)
+    return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
 def _contributions(updates: Iterable[tuple[int, str]], spec: Spec) -> list[Contribution]:

@@ -9,17 +9,17 @@ Spread = dict[str, float | None]
 def spread_of(values: Sequence[float], weights: Sequence[int]) -> Spread:
     """Return the mean (weighted), p10 and p90 (not weighted, linear between neighbours) of finite values.
 
+    What is too large for a float64 is None.
+
     Args:
         values: one a device, at least one.
         weights: num_examples of each, at least 1.
     """
     total = sum(weights)
     ordered = sorted(values)
-    return {
-        "mean": math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total,
-        "p10": _quantile(ordered, 0.1),
-        "p90": _quantile(ordered, 0.9),
-    }
+    mean = sum(value * (weight / total) for value, weight in zip(values, weights, strict=True))
+    spread = {"mean": mean, "p10": _quantile(ordered, 0.1), "p90": _quantile(ordered, 0.9)}
+    return {name: value if math.isfinite(value) else None for name, value in spread.items()}
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
