@@ -11,17 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import partial
 
 from django.conf import settings
-from django.db import IntegrityError, connection
+from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Q
-from django.db.transaction import on_commit
 from django.utils import timezone
 
 from edge.protocol import PROTOCOL
 from edge.protocol.server import ModelAggregation
-from fl import aggregation, events, files
+from fl import aggregation, events
 from fl.cohorts import select_cohort
 from fl.exceptions import LostRace
 from fl.lifecycle import (
@@ -42,7 +40,7 @@ from fl.metrics import score, spreads_of
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
 from fl.models.update import UpdateState
 from fl.payloads import assignment_message, assignment_progress_from, model_completed, round_completed
-from fl.rounds import close_assignments, end_round, lock_run, move_run, settle_run, tell_run
+from fl.rounds import close_assignments, end_round, let_go_of_files, lock_run, move_run, settle_run, tell_run
 from fl.seeds import cohort_seed
 from fl.strategies import required_support
 
@@ -77,8 +75,8 @@ def advance(round_id: int, now: datetime) -> bool:
                 return _say_what_it_waits_for(round_, reason, now)
             case Select(size):
                 return _select(round_, size, now)
-            case Fail(reason):
-                return _fail(round_, reason, now)
+            case Fail():
+                return _fail(round_, now)
             case Aggregate():
                 return _aggregate(round_, now)
             case Evaluate():
@@ -146,9 +144,7 @@ def _initialise(run: Run, now: datetime) -> bool:
     except Exception as error:
         # Whatever a task or strategy raises is told on the run, which cannot begin.
         logger.exception("run %s cannot begin", run.pk)
-        with events.transaction():
-            move_run(lock_run(run.pk), RunState.FAILED, now=now, reason=f"the initial model could not be made: {error}")
-        return True
+        return _fail_to_begin(run, error, now)
     try:
         with events.transaction():
             locked = lock_run(run.pk)
@@ -163,6 +159,15 @@ def _initialise(run: Run, now: datetime) -> bool:
     except IntegrityError:
         logger.info("run %s got its initial model from another coordinator", run.pk)
         return False
+    return True
+
+
+def _fail_to_begin(run: Run, error: Exception, now: datetime) -> bool:
+    with events.transaction():
+        locked = lock_run(run.pk)
+        if locked.state != RunState.RUNNING:
+            return False
+        move_run(locked, RunState.FAILED, now=now, reason=f"the initial model could not be made: {error}")
     return True
 
 
@@ -212,11 +217,14 @@ def _tell_cohort(round_id: int, now: datetime) -> None:
         events.record(events.SYSTEM, assignment_progress_from(assignment, None), now)
 
 
-def _fail(round_: Round, reason: str, now: datetime) -> bool:
+def _fail(round_: Round, now: datetime) -> bool:
     with events.transaction():
         run = lock_run(round_.run_id)
-        end_round(round_, RoundState.FAILED, reason=reason, now=now)
-        _let_go_of_files(round_)
+        # The facts are asked again, now that they stand still: the update that was missing may just have come.
+        step = next_step(facts_of(Round.objects.select_related("run").get(pk=round_.pk), now), now)
+        if not isinstance(step, Fail):
+            raise LostRace("it need not fail any more")
+        end_round(round_, RoundState.FAILED, reason=step.reason, now=now)
         tell_run(run, now)
         settle_run(run, now=now)
         events.wake_coordinators()
@@ -272,7 +280,7 @@ def _measure_and_publish(round_: Round, token: str) -> bool:
     return True
 
 
-def _publish(round_: Round, token: str, model: GlobalModel, metrics: dict[str, float] | None, now: datetime) -> None:
+def _publish(round_: Round, token: str, model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
     """Make the candidate the newest version, end the round, and open the next, all or nothing."""
     with events.transaction():
         run = lock_run(round_.run_id)
@@ -290,10 +298,12 @@ def _publish(round_: Round, token: str, model: GlobalModel, metrics: dict[str, f
             Run.objects.filter(pk=run.pk).update(best_model=model)
         run.refresh_from_db()
         model.run, model.round = run, round_
-        _let_go_of_files(round_)
+        let_go_of_files(round_)
         events.record(run.stream, model_completed(model), now)
         events.record(run.stream, round_completed(round_, model), now)
         settle_run(run, now=now)
+        if run.state == RunState.PAUSED:
+            tell_run(run, now)  # no round that opens tells it
         events.wake_coordinators()
 
 
@@ -308,21 +318,11 @@ def _reports(round_: Round) -> Iterator[tuple[int, dict[str, float]]]:
     yield from accepted.order_by("assignment__cohort_index").values_list("num_examples", "metrics")
 
 
-def _let_go_of_files(round_: Round) -> None:
-    """Delete the files of a round's updates after the commit, unless the run keeps them."""
-    if round_.run.keep_updates:
-        return
-    updates = Update.objects.filter(assignment__round=round_).exclude(file="")
-    names = list(updates.values_list("file", flat=True))
-    updates.update(file="")
-    on_commit(partial(files.delete_soon, names), robust=True)
-
-
 def _fail_claimed(round_: Round, token: str, reason: str, now: datetime) -> bool:
-    if not Round.objects.filter(pk=round_.pk, claim_token=token).exists():
-        raise LostRace("the claim was lost before the failure could be told")
     with events.transaction():
         run = lock_run(round_.run_id)
+        if not Round.objects.filter(pk=round_.pk, claim_token=token).exists():
+            raise LostRace("the claim was lost before the failure could be told")
         failed = ModelAggregation(
             run_id=run.pk,
             task=run.task,
@@ -333,7 +333,6 @@ def _fail_claimed(round_: Round, token: str, reason: str, now: datetime) -> bool
         )
         events.record(run.stream, failed, now)
         end_round(round_, RoundState.FAILED, reason=reason, now=now)
-        _let_go_of_files(round_)
         tell_run(run, now)
         settle_run(run, now=now)
         events.wake_coordinators()
@@ -398,8 +397,13 @@ def _kept_claim(round_id: int, token: str) -> Iterator[None]:
 def _keep_claim(round_id: int, token: str, done: threading.Event) -> None:
     try:
         while not done.wait(settings.QFLARE_CLAIM_SECONDS / 3):
-            until = _claim_until(timezone.now())
-            if not Round.objects.filter(pk=round_id, claim_token=token).update(claimed_until=until):
-                return
+            try:
+                until = _claim_until(timezone.now())
+                if not Round.objects.filter(pk=round_id, claim_token=token).update(claimed_until=until):
+                    return
+            except DatabaseError:
+                # Two more tries fit before the claim runs out; if they fail too, another coordinator takes over.
+                logger.exception("the claim on round %s could not be renewed", round_id)
+                connection.close()
     finally:
         connection.close()

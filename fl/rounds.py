@@ -5,9 +5,12 @@ Only use cases and `fl.coordination` call these. Locks are taken in one order: r
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
+
+from django.db.transaction import on_commit
 
 from edge.protocol.server import Cancel, ErrorNotification
-from fl import events
+from fl import events, files
 from fl.exceptions import LostRace, NotFound
 from fl.lifecycle import (
     ASSIGNMENT_MOVES,
@@ -122,6 +125,7 @@ def end_round(round_: Round, state: RoundState, *, reason: str, now: datetime) -
     round_.refresh_from_db()
     GlobalModel.objects.filter(round=round_, published_at__isnull=True).delete()
     close_assignments(round_, _ending_of(state), reason=reason, now=now)
+    let_go_of_files(round_)
     if state is RoundState.FAILED:
         events.record(
             round_.run.stream,
@@ -140,6 +144,16 @@ def end_round(round_: Round, state: RoundState, *, reason: str, now: datetime) -
 
 def _ending_of(state: RoundState) -> AssignmentState:
     return AssignmentState.CANCELLED if state is RoundState.STOPPED else AssignmentState.EXPIRED
+
+
+def let_go_of_files(round_: Round) -> None:
+    """Delete the files of a round's updates after the commit, unless the run keeps them."""
+    if round_.run.keep_updates:
+        return
+    updates = Update.objects.filter(assignment__round=round_).exclude(file="")
+    names = list(updates.values_list("file", flat=True))
+    updates.update(file="")
+    on_commit(partial(files.delete_soon, names), robust=True)
 
 
 def close_assignments(round_: Round, state: AssignmentState, *, reason: str, now: datetime) -> None:

@@ -1,13 +1,11 @@
 """Devices: one token lets one in, states move as the table says, and presence follows the newest connection."""
 
-import threading
 from base64 import b64encode
 from datetime import timedelta
 
 import msgspec
 import pytest
 from django.core import signing
-from django.db import connection
 
 from edge.identity import SigningKey
 from edge.protocol import PROTOCOL
@@ -28,6 +26,7 @@ from fl.models import Assignment, Device, EnrollmentToken, Event, PresenceLease
 from fl.server_key import server_key
 from fl.tasks import digest_of_task
 from tests.builders import NOW, at, fleet, participant, person, started_run, step
+from tests.fl.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -210,27 +209,6 @@ def test_what_a_device_says_of_itself_fits_its_columns():
 
     device.refresh_from_db()
     assert (device.name, device.edge_version) == ("shed", "v" * 40)
-
-
-def at_once(*functions):
-    """Call functions in threads that start together; return what each returned or raised."""
-    ready, outcomes = threading.Barrier(len(functions)), [None] * len(functions)
-
-    def call(index, function):
-        ready.wait(30)
-        try:
-            outcomes[index] = function()
-        except Exception as error:
-            outcomes[index] = error
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,12 +2,10 @@
 
 import hashlib
 import math
-import threading
 
 import msgspec
 import pytest
 import torch
-from django.db import connection
 
 from edge.identity import AUTH_CONTEXT, SigningKey
 from edge.weights import norm
@@ -20,6 +18,7 @@ from fl.models import Assignment, Event, GlobalModel, Update
 from fl.rounds import newest_model
 from fl.tasks import spec_of_task
 from tests.builders import NOW, at, current_round, fleet, person, started_run, step
+from tests.fl.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +52,7 @@ def files_of(assignment):
 
 
 def test_an_accepted_update_is_stored_whole_with_the_exact_manifest(training):
-    run, (sender, *_) = training
+    _, (sender, *_) = training
     data = encode(delta())
     manifest = sender.manifest(data, num_examples=40, metrics={"loss": 0.5, "accuracy": 0.75})
 
@@ -494,27 +493,6 @@ def test_a_run_that_is_paused_while_an_update_is_checked_is_not_told_as_running(
     states = [status["state"] for status in told(run.stream, "fl_status_update")]
     assert states[-2:] == ["paused", "paused"]
     assert told(run.stream, "fl_status_update")[-1]["updates_received"] == 1
-
-
-def at_once(*functions):
-    """Call functions in threads that start together; return what each returned or raised."""
-    ready, outcomes = threading.Barrier(len(functions)), [None] * len(functions)
-
-    def call(index, function):
-        ready.wait(30)
-        try:
-            outcomes[index] = function()
-        except Exception as error:
-            outcomes[index] = error
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
 
 
 @pytest.mark.django_db(transaction=True)
