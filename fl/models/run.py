@@ -20,7 +20,7 @@ class Run(models.Model):
     strategy = models.CharField(max_length=40)
     strategy_config = models.JSONField(default=dict, blank=True)
     steps = models.JSONField(default=list, blank=True)
-    """Privacy and robustness steps before the strategy: [{"step": name, parameter: value}, …]."""
+    """Privacy and robustness steps before the strategy: [{"name": name, "config": {parameter: value}}, …]."""
     seed = models.PositiveBigIntegerField(validators=[MaxValueValidator(MAX_SEED)])
 
     rounds = models.PositiveIntegerField(validators=[MinValueValidator(1)])
