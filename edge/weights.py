@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -56,15 +57,16 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    # Kept once computed: a server asks for the same spec with each file that it opens.
+    @cached_property
     def torch_dtype(self) -> torch.dtype:
         return DTYPES[self.dtype]
 
-    @property
+    @cached_property
     def num_elements(self) -> int:
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def num_bytes(self) -> int:
         return self.num_elements * self.torch_dtype.itemsize
 

@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -24,9 +25,11 @@ from edge.weights import Spec, TensorSpec, Weights, WeightsError, first_non_fini
 MAX_HEADER_BYTES = 1_000_000
 MAX_METADATA_BYTES = 4_096
 HEADROOM_BYTES = 64 * 1024
-"""What a payload may be larger than its tensors and a plain header."""
+"""What a payload may be larger than its tensors and the entries that name them."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
+_RELEASE_BYTES = 64 * 1024  # below this, a call to the kernel costs more than the pages are worth
+_ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -125,7 +128,7 @@ def decode(data: bytes, spec: Spec) -> Weights:
 def read_file(path: Path, spec: Spec) -> Weights:
     """Map weights that must be exactly those of `spec`, to be read only.
 
-    Pages come in when used and go when the last tensor goes. The file must not shrink while the tensors live; ours are
+    Pages come in when used, and a tensor's go when it goes. The file must not shrink while the tensors live; ours are
     renamed into place and never written again.
 
     Raises:
@@ -137,9 +140,23 @@ def read_file(path: Path, spec: Spec) -> Weights:
         _check_size(size, spec)
         # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
         buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+    offsets = _offsets(buffer, spec)
+    weights = _tensors(buffer, offsets, spec)
     if sys.platform != "win32":
         buffer.madvise(mmap.MADV_SEQUENTIAL)
-    return _tensors(buffer, _offsets(buffer, spec), spec)
+        for name, tensor in weights.items():
+            _release_with(tensor, buffer, offsets[name])
+    return weights
+
+
+def _release_with(tensor: torch.Tensor, buffer: mmap.mmap, start: int) -> None:
+    """Give a tensor's pages back when it goes, not when the last tensor of its file goes; should a view of it live on,
+    they come in from the file again.
+    """
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end - first >= _RELEASE_BYTES:
+        weakref.finalize(tensor, buffer.madvise, mmap.MADV_DONTNEED, first, end - first).atexit = False
 
 
 def check_file(path: Path, spec: Spec) -> None:
@@ -155,13 +172,9 @@ def check_file(path: Path, spec: Spec) -> None:
 
 
 def max_size(spec: Spec) -> int:
-    """Return the bytes that a payload of `spec` may have at most: its tensors, a plain header, and 64 KiB."""
-    payload = _payload_bytes(spec)
-    header = {
-        name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [payload, payload]}
-        for name, tensor in spec.items()
-    }
-    return payload + len(json.dumps(header)) + HEADROOM_BYTES
+    """Return the bytes that a payload of `spec` may have at most: its tensors, a header that names them, and 64 KiB."""
+    header = sum(_ENTRY_BYTES + 6 * len(name) + 20 * len(tensor.shape) for name, tensor in spec.items())
+    return _payload_bytes(spec) + header + HEADROOM_BYTES
 
 
 def file_digest(path: Path) -> str:

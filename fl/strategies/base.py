@@ -119,11 +119,14 @@ class Contribution:
 
     Attributes:
         num_examples: how many examples it was learned from, at least 1.
-        open: gives the delta, best as a mapped file; called for one contribution at a time, so that memory holds one.
+        open: gives the delta, best as a mapped file; called for a few contributions at a time, so that memory does not
+            grow with their number.
+        scale: what the delta is to be multiplied by before anything else.
     """
 
     num_examples: int
     open: Callable[[], Weights]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The weighted mean of contributions, one file after another, and the step along it: what most strategies share."""
+"""The weighted mean of contributions, streamed from their files, and the step along it: what most strategies share."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,20 @@ import torch
 from edge.weights import Weights
 from fl.strategies.base import BadContribution, Contribution
 
+# A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it, one
+# after another; else the sum is read from memory and written back for each delta, which takes almost twice as long.
+# benchmarks/aggregation.py measures it.
+_GROUP = 8
+_BLOCK = 512 * 1024
+_MAPPED_BYTES = 32 * 1024**2
+
 
 def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> Weights:
     """Average the deltas of `weights`' floating tensors, each contribution counting by its `num_examples`.
 
-    It sums in the order given, in float32 (float64 for float64 tensors), and holds one delta at a time: memory is one
-    accumulator and one mapped file, whatever the number of contributions. For the norm of the error, 1e-6 of the
-    mean's is what it keeps to. Integer and boolean tensors are left out: a count has no mean.
+    Each number is summed in the order given, in float32 (float64 for float64 tensors), to within 1e-6 of the mean's
+    norm. Memory does not grow with the number of contributions: it is the mean and a few tensors of mapped files.
+    Integer and boolean tensors are left out: a count has no mean.
 
     Raises:
         BadContribution: a delta lacks a tensor, or has one of another shape or dtype.
@@ -22,9 +29,10 @@ def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> We
     """
     mean = {name: torch.empty(tensor.shape, dtype=accumulator_dtype(tensor)) for name, tensor in floating(weights)}
     total = sum(contribution.num_examples for contribution in contributions)
-    for index, contribution in enumerate(contributions):
-        # A function of its own, so that the delta is gone before the next is opened.
-        _accumulate(mean, weights, index, contribution, share=contribution.num_examples / total)
+    size = _group_size(mean)
+    for first in range(0, len(contributions), size):
+        # A function of its own, so that a group's deltas are gone before the next are opened.
+        _accumulate(mean, weights, contributions[first : first + size], first, total)
     return mean
 
 
@@ -46,14 +54,39 @@ def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _accumulate(mean: Weights, weights: Weights, index: int, contribution: Contribution, share: float) -> None:
-    deltas = contribution.open()
+def _group_size(mean: Weights) -> int:
+    """Return how many deltas to open at once: few enough that their largest tensors together stay small."""
+    largest = max((tensor.nbytes for tensor in mean.values()), default=0)
+    return max(1, min(_GROUP, _MAPPED_BYTES // max(largest, 1)))
+
+
+def _accumulate(mean: Weights, weights: Weights, group: Sequence[Contribution], first: int, total: int) -> None:
+    """Add a group of contributions to `mean`, which holds nothing yet when `first`, the group's first index, is 0."""
+    deltas = [dict(contribution.open()) for contribution in group]
+    shares = [contribution.num_examples / total * contribution.scale for contribution in group]
     for name, accumulator in mean.items():
-        delta = deltas.get(name)
-        # add_ would stretch a smaller delta to fit.
-        if delta is None or delta.shape != accumulator.shape or delta.dtype != weights[name].dtype:
-            raise BadContribution(index, f"its delta has no {name!r} of the model's shape and dtype")
-        if index == 0:  # the accumulator's memory is still untouched: write it once, instead of zeros and then this
-            torch.mul(delta, share, out=accumulator)
-        else:
-            accumulator.add_(delta, alpha=share)
+        # Taken out of the deltas, so that each tensor's pages are given back as soon as it is added.
+        tensors = [_take(delta, name, weights[name], first + k) for k, delta in enumerate(deltas)]
+        _add_tensors(accumulator.view(-1), tensors, shares, overwrite=first == 0)
+
+
+def _take(delta: Weights, name: str, like: torch.Tensor, index: int) -> torch.Tensor:
+    tensor = delta.pop(name, None)
+    # add_ would stretch a smaller delta to fit.
+    if tensor is None or tensor.shape != like.shape or tensor.dtype != like.dtype:
+        raise BadContribution(index, f"its delta has no {name!r} of the model's shape and dtype")
+    return tensor
+
+
+def _add_tensors(
+    accumulator: torch.Tensor, tensors: Sequence[torch.Tensor], shares: Sequence[float], *, overwrite: bool
+) -> None:
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for start in range(0, accumulator.numel(), _BLOCK):
+        end = start + _BLOCK
+        block = accumulator[start:end]
+        for k, (delta, share) in enumerate(zip(flat, shares, strict=True)):
+            if overwrite and k == 0:  # memory still untouched: write it once, instead of zeros and then this
+                torch.mul(delta[start:end], share, out=block)
+            else:
+                block.add_(delta[start:end], alpha=share)

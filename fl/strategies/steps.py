@@ -1,12 +1,11 @@
-"""Steps before a strategy, for privacy and robustness: from contributions to contributions, none opened early."""
+"""Steps before a strategy, for privacy and robustness: from contributions to contributions, in assignment order."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 
-from edge.weights import Weights, norm
-from fl.strategies.base import Config, Contribution, NonFiniteResult, Parameter, UnknownStep, check_parameters
+from edge.weights import norm
+from fl.strategies.base import BadContribution, Config, Contribution, Parameter, UnknownStep, check_parameters
 
 StepRule = Callable[[Sequence[Contribution], Config], Sequence[Contribution]]
 """Contributions in assignment order, complete config → what the next step or the strategy sees."""
@@ -44,9 +43,10 @@ def check_step(choice: StepChoice) -> dict[str, float]:
 
 
 def apply_steps(choices: Sequence[StepChoice], contributions: Sequence[Contribution]) -> Sequence[Contribution]:
-    """Return `contributions` as the strategy shall see them. Nothing is opened yet.
+    """Return `contributions` as the strategy shall see them.
 
     Raises:
+        BadContribution: a step cannot work with one of them.
         UnknownStep, UnknownParameter, ParameterOutOfRange: as `check_step`.
     """
     for choice in choices:
@@ -58,23 +58,22 @@ def apply_steps(choices: Sequence[StepChoice], contributions: Sequence[Contribut
 def clip_norm(contributions: Sequence[Contribution], config: Config) -> Sequence[Contribution]:
     """Scale each delta down to an L2 norm of at most C over all floating tensors together; shorter ones stay.
 
-    Opening one raises NonFiniteResult when its norm is not finite: nothing could be said of its direction.
+    Each delta is opened once here, for its norm, and let go again.
+
+    Raises:
+        BadContribution: a delta's norm is not finite, so that nothing can be said of its direction.
     """
     return [
-        Contribution(contribution.num_examples, partial(_clipped, contribution, config["max_norm"]))
-        for contribution in contributions
+        replace(contribution, scale=contribution.scale * _clip_factor(index, contribution, config["max_norm"]))
+        for index, contribution in enumerate(contributions)
     ]
 
 
-def _clipped(contribution: Contribution, max_norm: float) -> Weights:
-    delta = contribution.open()
-    length = norm(delta)
+def _clip_factor(index: int, contribution: Contribution, max_norm: float) -> float:
+    length = norm(contribution.open()) * abs(contribution.scale)
     if not math.isfinite(length):
-        raise NonFiniteResult("clip_norm", "delta")
-    if length <= max_norm:
-        return delta
-    scale = max_norm / length
-    return {name: tensor * scale if tensor.is_floating_point() else tensor for name, tensor in delta.items()}
+        raise BadContribution(index, "the norm of its delta is not finite")
+    return max_norm / length if length > max_norm else 1.0
 
 
 STEPS: dict[str, Step] = {
