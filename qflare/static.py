@@ -9,6 +9,8 @@ from django.core.management import call_command
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 STAMP = ".collected"
+UNUSED = ["redoc*", "rest_framework"]
+"""What packages bring and no page of ours asks for; collecting it would delay the first start."""
 
 
 class ModuleManifestStaticFilesStorage(CompressedManifestStaticFilesStorage):
@@ -28,7 +30,7 @@ def collect_if_stale() -> bool:
     digest = _digest_of_sources()
     if stamp.is_file() and stamp.read_text() == digest:
         return False
-    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True, ignore_patterns=list(UNUSED))
     stamp.write_text(digest)
     return True
 
@@ -36,7 +38,7 @@ def collect_if_stale() -> bool:
 def _digest_of_sources() -> str:
     digest = hashlib.sha256()
     for finder in get_finders():
-        for name, storage in sorted(finder.list([]), key=lambda found: found[0]):
+        for name, storage in sorted(finder.list(UNUSED), key=lambda found: found[0]):
             status = Path(storage.path(name)).stat()
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
