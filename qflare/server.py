@@ -9,6 +9,7 @@ from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
+from django.conf import settings
 from twisted.internet import defer
 
 from edge.protocol.close_codes import CloseCode
@@ -23,7 +24,6 @@ PONG_SECONDS = 20
 """Below the ping's interval: a later ping would otherwise leave the earlier one's timer running."""
 BUFFER_BYTES = 256 * 1024
 """How much may wait in user space for one socket before its writer has to wait too."""
-STALL_SECONDS = 5.0
 LOOK_SECONDS = 0.02
 CLOSE_SECONDS = 2.0
 
@@ -120,8 +120,8 @@ class Server(DaphneServer):
             left = _buffered(protocol)
             if left < waiting:
                 waiting, since = left, loop.time()
-            elif loop.time() - since > STALL_SECONDS:
-                logger.info("%s took nothing for %g s and is ended (%d)", protocol, STALL_SECONDS, CloseCode.TOO_SLOW)
+            elif loop.time() - since > settings.QFLARE_STALL_SECONDS:
+                logger.info("%s took nothing for %g s and is ended", protocol, settings.QFLARE_STALL_SECONDS)
                 protocol.dropConnection(abort=True)
                 return
 

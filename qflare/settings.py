@@ -120,6 +120,8 @@ STORAGES = {
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = QFLARE_DATA_DIR / "static"
+# Nothing asks for the plain names, so nothing is compressed twice.
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 # ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 LOGIN_URL = "login"
@@ -200,6 +202,10 @@ QFLARE_PRESENCE_GRACE_SECONDS = env_number("QFLARE_PRESENCE_GRACE_SECONDS", 15, 
 """How long after its socket closed a device is announced offline."""
 QFLARE_POLL_SECONDS = env_number("QFLARE_POLL_SECONDS", 3, 0.05, 60)
 """How often the hub compares stream heads with the log."""
+QFLARE_STALL_SECONDS = env_number("QFLARE_STALL_SECONDS", 5, 0.1, 600)
+"""How long a peer may take nothing while something waits for it; then it is ended, and resumes when it comes back."""
+QFLARE_RECHECK_SECONDS = env_number("QFLARE_RECHECK_SECONDS", 60, 0.1, 3600)
+"""How often sessions, roles and devices of all who are connected are looked at again."""
 QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))
 QFLARE_HANDSHAKE_SECONDS = env_number("QFLARE_HANDSHAKE_SECONDS", 10, 0.2, 300)
 QFLARE_RESUME_EVENTS = int(env_number("QFLARE_RESUME_EVENTS", 20_000, 1, 10_000_000))

@@ -30,10 +30,7 @@ from realtime.publishing import use_loop
 
 logger = logging.getLogger(__name__)
 
-RECHECK_SECONDS = 60.0
 REJOIN_SECONDS = 3600.0
-STALL_SECONDS = 5.0
-"""A peer that takes nothing for so long is ended; it resumes when it comes back."""
 CLOSING_SECONDS = 2.0
 RETRY_MS = (500, 10_000)
 """When clients of a server that restarts come back: spread over this, or all would come at once."""
@@ -61,9 +58,9 @@ class Process:
         lease_seconds = min(30.0, settings.QFLARE_LEASE_SECONDS / 4)
         for seconds, work in (
             (settings.QFLARE_POLL_SECONDS, self.hub.poll),
-            (1.0, self._end_stalled),
+            (settings.QFLARE_STALL_SECONDS / 5, self._end_stalled),
             (lease_seconds, self._renew_leases),
-            (RECHECK_SECONDS, self.recheck),
+            (settings.QFLARE_RECHECK_SECONDS, self.recheck),
             (statistics.WRITE_SECONDS, self._write_statistics),
             (REJOIN_SECONDS, self.hub.rejoin),
         ):
@@ -158,11 +155,11 @@ class Process:
     # ── transport and statistics ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _end_stalled(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now, patience = asyncio.get_running_loop().time(), settings.QFLARE_STALL_SECONDS
         for connection in self.hub.connections():
             since = None if connection.is_watched else connection.sending_since
-            if since is not None and now - since > STALL_SECONDS and not connection.finished.is_set():
-                logger.info("%s %s took nothing for %g s and is ended", connection.kind, connection.id, STALL_SECONDS)
+            if since is not None and now - since > patience and connection.closed_with is not CloseCode.TOO_SLOW:
+                logger.info("%s %s took nothing for %g s and is ended", connection.kind, connection.id, patience)
                 connection.abort(CloseCode.TOO_SLOW)
 
     async def _write_statistics(self) -> None:

@@ -394,7 +394,7 @@ def parse(text: str) -> client.ClientMessage:
 def _id_of(text: str) -> str | None:
     try:
         found = msgspec.json.decode(text, type=_Identified)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     return found.id
 

@@ -76,12 +76,18 @@ class DeviceConsumer(Consumer):
         match message:
             case client.Progress():
                 await query(assignments.report_progress, device_id=device.pk, progress=message, now=timezone.now())
-            case client.Ack() if message.stream == device.stream:
-                await query(devices.acknowledge, device_id=device.pk, seq=message.seq)
             case client.Ack():
-                raise Refused("invalid_message", f"a device acknowledges its own stream, {device.stream}, only")
+                await self._acknowledge(device, message)
             case _:
                 await super().handle(message, text)
+
+    async def _acknowledge(self, device: Device, ack: client.Ack) -> None:
+        if ack.stream != device.stream:
+            raise Refused("invalid_message", f"a device acknowledges its own stream, {device.stream}, only")
+        cursor = self.connection.cursors.get(device.stream)
+        if cursor is None or not 0 <= ack.seq <= cursor.heard:
+            raise Refused("invalid_message", f"{device.stream} has no event {ack.seq} yet")
+        await query(devices.acknowledge, device_id=device.pk, seq=ack.seq)
 
     # ── the handshake ─────────────────────────────────────────────────────────────────────────────────────────────────
 

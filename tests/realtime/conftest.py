@@ -21,12 +21,14 @@ def ground_of_its_own(settings, tmp_path, server_key_file):
     """Files, key and channel layer are the test's own."""
     settings.MEDIA_ROOT = tmp_path / "files"
     settings.QFLARE_SERVER_KEY = server_key_file
+    # Slow hashes protect real passwords; here they would only cost time.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     channel_layers.backends = {}
 
 
 @pytest.fixture
 async def loop(transactional_db):
-    """The test's loop as a server's: what is published anywhere is sent from it, and nothing is left of it at the end."""
+    """The test's loop as a server's: what is published is sent from it, and nothing is left of it at the end."""
     publishing.use_loop(asyncio.get_running_loop())
     yield asyncio.get_running_loop()
     for socket in list(open_sockets):

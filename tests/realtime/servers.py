@@ -1,4 +1,4 @@
-"""Starts real servers as processes of their own, for tests of the wire and for journeys; they can be killed and restarted.
+"""Starts real servers as processes of their own, for tests of the wire and journeys; they can be killed and restarted.
 
 server = start_server(folder)                       a new SQLite database in the folder, migrated
 server = start_server(folder, database=path)        an existing one, such as the test's own
@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+
+import httpx
 
 from tests.services.ports import free_port
 
@@ -98,11 +98,8 @@ class Server:
 
     def _answers(self):
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/server/", timeout=10) as answer:
-                return answer.status == 200
-        except urllib.error.HTTPError:
-            return True
-        except OSError:
+            return httpx.get(f"{self.url}/api/v1/server/", timeout=30).status_code == 200
+        except httpx.TransportError:
             return False
 
 

@@ -1,4 +1,4 @@
-"""A socket to the application without a wire: for the logic of consumers; rules of the wire are tested over real servers.
+"""A socket to the application without a wire: for the logic of consumers; the wire is tested over real servers.
 
 Unlike the communicator of Channels it neither cancels the application when nothing comes, nor touches the database's
 connections, and it can stop taking frames.
@@ -115,7 +115,7 @@ class Socket:
         """Go away, and wait until the application has noticed."""
         open_sockets.discard(self)
         self.takes.set()
-        if self.task is not None:
+        if self.task is not None and not self.task.done():
             await self._in.put({"type": "websocket.disconnect", "code": code})
             await asyncio.wait_for(self.task, GIVE_UP_SECONDS)
 
