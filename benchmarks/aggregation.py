@@ -5,12 +5,12 @@
 
 Each update is a distinct file (40 MB) in a temporary folder, deleted at the end, and warm in the page cache.
 
-Time: one process per number of updates takes turns between the floor (map each file, read every value once, in a sum on
-the same threads) and FedAvg (open, check the header, sum, add to the weights, check that all is finite). The ratio is the
-median of the turns' ratios; the one of processor time says the same where other work disturbs the wall clock.
+Time: one process per number of updates takes turns between the floor (map each file, read every value once, in a sum
+on the same threads) and FedAvg (open, check the header, sum, add to the weights, check that all is finite). The ratio
+is the median of the turns' ratios; the one of processor time says the same where other work disturbs the wall clock.
 
-Memory: a fresh process for each strategy and number of updates; the highest resident size that the kernel counted, mapped
-pages and Python itself included.
+Memory: a fresh process for each strategy and number of updates; the highest resident size that the kernel counted,
+mapped pages and Python itself included.
 """
 
 import argparse
@@ -49,9 +49,7 @@ def main() -> None:
         _run(options, "write", folder, most)
         base_mb = _run(options, "import", folder, 0)["peak_mb"]
         print(f"{options.threads} threads, {options.turns} turns; Python with torch alone takes {base_mb:.0f} MB\n")
-        print(
-            f"{'updates':>8} {'read once s':>12} {'FedAvg s':>10} {'ratio':>7} {'of CPU':>7} {'FedAvg MB':>10} {'FedAdam MB':>11}"
-        )
+        print(" updates  read once s   FedAvg s   ratio  of CPU  FedAvg MB  FedAdam MB")
         for devices in options.devices:
             timing = _run(options, "time", folder, devices)
             fedavg = _run(options, "memory", folder, devices, strategy="fedavg")["peak_mb"]

@@ -7,9 +7,9 @@ import torch
 from edge.weights import Weights
 from fl.strategies.base import BadContribution, Contribution
 
-# A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it, one
-# after another; else the sum is read from memory and written back for each delta, which takes almost twice as long.
-# benchmarks/aggregation.py measures it.
+# A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
+# one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
+# long. benchmarks/aggregation.py measures it.
 _GROUP = 8
 _BLOCK = 512 * 1024
 _MAPPED_BYTES = 32 * 1024**2
