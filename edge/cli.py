@@ -314,6 +314,8 @@ def _show_error(error: EdgeError) -> None:
     """Say what, why and what to do, a line each."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text(f"{error.what}.", style="bold red"))
-    console.print(Text(f"{error.why[:1].upper()}{error.why[1:]}."))
+    why = error.why.rstrip(".")
+    # A cause that begins with a word begins a sentence; one that begins with a file's name does not.
+    console.print(Text(f"{why[:1].upper()}{why[1:]}." if why.split(" ")[0].isalpha() else f"{why}."))
     if error.action:
         console.print(Text(error.action))

@@ -77,11 +77,10 @@ class SocketLoop:
 
     def _run(self, sockets: "Sequence[Socket]", on_end: Callable[[BaseException], None]) -> None:
         try:
-            self.loop.run_until_complete(self._keep_up(sockets, on_end))
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._keep_up(sockets, on_end))
         except BaseException as error:
             on_end(error)
-        finally:
-            self.loop.close()
 
     async def _keep_up(self, sockets: "Sequence[Socket]", on_end: Callable[[BaseException], None]) -> None:
         stopped = asyncio.create_task(self._stopping.wait())
@@ -175,7 +174,12 @@ class Socket:
                 await self._listen(socket, until_welcomed=True)
                 self._loop.gate.release()
                 is_waited_for = False
-                await self._listen(socket)
+                try:
+                    await self._listen(socket)
+                except asyncio.CancelledError:
+                    # The fleet is stopped: a goodbye, not the error that leaving by an exception would tell.
+                    await socket.close()
+                    raise
         finally:
             if is_waited_for:
                 self._loop.gate.release()
