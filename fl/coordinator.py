@@ -5,6 +5,7 @@ Any number may run, in any number of processes; the database decides who does wh
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,7 +33,8 @@ class Coordinator(threading.Thread):
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._sweep_at = timezone.now()
-        self._last_error = ""
+        self._told: set[str] = set()
+        self._seen: set[str] = set()
 
     def wake(self, *_: Any, **__: Any) -> None:
         """Look for work now."""
@@ -46,6 +48,7 @@ class Coordinator(threading.Thread):
     def run(self) -> None:
         set_torch_threads(settings.QFLARE_TORCH_THREADS)
         signals.work_available.connect(self.wake)
+        self.wake()  # what an earlier process left undone does not wait for the clock
         try:
             while not self._stopping.is_set():
                 self._woken.wait(timeout=settings.QFLARE_CLOCK_SECONDS)
@@ -57,16 +60,17 @@ class Coordinator(threading.Thread):
 
     def _work(self) -> None:
         close_old_connections()
+        self._seen = set()
         try:
             expire_leases(now=timezone.now())
-            while drive(self._stopping):
+            while drive(self._stopping, self._tell):
                 pass
             self._sweep(timezone.now())
-            self._last_error = ""
         except Exception as error:
             # The database may be away, or a bug has shown: it is told once, and the clock tries again.
-            logger.exception("the coordinator could not finish its turn; it tries again")
             self._tell(error)
+        # What went wrong in this turn too is not told again in the next.
+        self._told &= self._seen
 
     def _sweep(self, now: datetime) -> None:
         if now >= self._sweep_at:
@@ -75,8 +79,10 @@ class Coordinator(threading.Thread):
 
     def _tell(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if text == self._last_error:
+        self._seen.add(text)
+        if text in self._told:
             return
+        logger.error("the coordinator could not finish its turn; it tries again", exc_info=error)
         try:
             with events.transaction():
                 events.record(
@@ -85,22 +91,34 @@ class Coordinator(threading.Thread):
                         code="coordinator_error",
                         title="The coordinator could not finish its turn",
                         detail=text,
-                        action="See the server's log. It tries again every second.",
+                        action="See the server's log. It tries again by itself.",
                     ),
                     timezone.now(),
                 )
-            self._last_error = text
+            self._told.add(text)
         except Exception:
             logger.exception("the error could not be recorded either; the database seems to be away")
 
 
-def drive(stopping: threading.Event) -> bool:
-    """Advance every run and round that is open, least recently served first; say whether anything was done."""
+def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
+    """Advance every run and round that is open, least recently served first; say whether anything was done.
+
+    What one of them raises goes to `tell`, and the others go on.
+    """
+
+    def attempt(step: Callable[[int, datetime], bool], pk: int) -> bool:
+        try:
+            return not stopping.is_set() and step(pk, timezone.now())
+        except Exception as error:
+            # One run that is broken, by a task that is gone or a file that is lost, must not hold up the others.
+            tell(error)
+            return False
+
     done = False
     for run_id in Run.objects.filter(state=RunState.RUNNING).order_by("pk").values_list("pk", flat=True):
-        done |= not stopping.is_set() and advance_run(run_id, timezone.now())
+        done |= attempt(advance_run, run_id)
     waiting = Round.objects.filter(ended_at__isnull=True)
     served = waiting.order_by(F("run__last_served_at").asc(nulls_first=True), "run_id")
     for round_id in served.values_list("pk", flat=True):
-        done |= not stopping.is_set() and advance(round_id, timezone.now())
+        done |= attempt(advance, round_id)
     return done

@@ -69,7 +69,7 @@ class ReceivedFile:
 
     def keep(self, name: str) -> str:
         """Move the file to its name in storage, durably, and return the name."""
-        if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # LazyObject
+        if isinstance(default_storage, FileSystemStorage):
             target = Path(default_storage.path(name))
             _make_folder(target.parent)
             self.path.replace(target)

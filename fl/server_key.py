@@ -3,6 +3,7 @@
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from django.conf import settings
 
@@ -18,10 +19,15 @@ def server_key() -> SigningKey:
     return _load(Path(settings.QFLARE_SERVER_KEY))
 
 
+# Two threads that find no key must not make one each.
+_making = Lock()
+
+
 @cache
 def _load(path: Path) -> SigningKey:
-    if not path.exists():
-        # Another process of this server may be first; then its key is the one.
-        with suppress(FileExistsError):
-            SigningKey.generate().save(path)
-    return SigningKey.load(path)
+    with _making:
+        if not path.exists():
+            # Another process of this server may be first; then its key is the one.
+            with suppress(FileExistsError):
+                SigningKey.generate().save(path)
+        return SigningKey.load(path)

@@ -1,5 +1,6 @@
 """Clearing away what nothing names: files whose process died before its row, and old answers to commands."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,12 +21,13 @@ def sweep(*, now: datetime) -> list[str]:
     named = set(Update.objects.exclude(file="").values_list("file", flat=True))
     for row in GlobalModel.objects.values_list("file", "strategy_state_file"):
         named.update(row)
-    swept = [name for name in _stored() if name not in named and _modified(name) < before]
+    swept = [name for name in _stored() if name not in named and _is_older(name, before)]
     for name in swept:
         default_storage.delete(name)
     for partial in incoming_folder().glob("*.partial"):
-        if datetime.fromtimestamp(partial.stat().st_mtime, tz=now.tzinfo) < before:
-            partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it has just arrived, and has its name in storage now
+            if datetime.fromtimestamp(partial.stat().st_mtime, tz=now.tzinfo) < before:
+                partial.unlink()
     return swept
 
 
@@ -46,5 +48,9 @@ def _walk(folder: str) -> list[str]:
     return names
 
 
-def _modified(name: str) -> datetime:
-    return default_storage.get_modified_time(name)
+def _is_older(name: str, before: datetime) -> bool:
+    try:
+        return default_storage.get_modified_time(name) < before
+    except FileNotFoundError:
+        # It was let go of, or took its final name, since the folder was read.
+        return False
