@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,6 +105,25 @@ class House:
             **environment,
         )
 
+    # ── holding devices ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def hold(self):
+        """While this file is there, devices that were told of it train no further than a batch."""
+        return self.folder / "hold"
+
+    @contextmanager
+    def held(self):
+        """Hold the devices in the block, or until they are let go."""
+        self.hold.touch()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def let_go(self):
+        self.hold.unlink(missing_ok=True)
+
     # ── what is true ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def rows(self, query, *values):
@@ -204,6 +223,11 @@ class House:
         self.post(f"/api/v1/runs/{run['id']}/start/")
         return run["id"]
 
+    def stop_runs(self):
+        """Stop what has not ended, so that the devices are free."""
+        for run_id in self.values("SELECT id FROM fl_run WHERE ended_at IS NULL"):
+            self.post(f"/api/v1/runs/{run_id}/stop/")
+
     def dashboard(self):
         """Open the socket that a dashboard's page opens."""
         return Dashboard(self.port, self.session)
@@ -223,7 +247,7 @@ class Dashboard:
 
     def __init__(self, port, session):
         self.frames = []
-        self._socket = connect(
+        self._opening = connect(
             f"ws://127.0.0.1:{port}/ws/dashboard",
             subprotocols=[PROTOCOL],
             additional_headers={"Cookie": f"sessionid={session}", "Origin": f"http://127.0.0.1:{port}"},
@@ -232,10 +256,11 @@ class Dashboard:
         )
 
     def __enter__(self):
+        self._socket = self._opening.__enter__()
         return self
 
-    def __exit__(self, *_):
-        self._socket.close()
+    def __exit__(self, *error):
+        self._opening.__exit__(*error)
 
     def read_until(self, condition):
         """Take frames until one fulfils the condition; return it."""

@@ -1,4 +1,4 @@
-"""Crash-only: the server dies by SIGKILL at every moment of a round, devices die at work, and nothing comes out otherwise.
+"""Crash-only: the server dies by SIGKILL at every moment of a round, devices die at work, and nothing comes of it.
 
 Each case is a house of its own with the same keys, seeds and data, so what is learned must be the same bits as in a run
 that nobody disturbed. All take the full cohort: an update that were lost, or counted twice, would change the digest.
