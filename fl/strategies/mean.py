@@ -86,7 +86,7 @@ def _add_tensors(
         end = start + _BLOCK
         block = accumulator[start:end]
         for k, (delta, share) in enumerate(zip(flat, shares, strict=True)):
-            if overwrite and k == 0:  # memory still untouched: write it once, instead of zeros and then this
-                torch.mul(delta[start:end], share, out=block)
+            if overwrite and k == 0:  # copied first: a product with half precision would be rounded to it
+                block.copy_(delta[start:end]).mul_(share)
             else:
                 block.add_(delta[start:end], alpha=share)
