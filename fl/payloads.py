@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from edge.protocol import server as wire
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState, RoundState, RunState, run_actions
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
-from fl.models.update import UpdateState
 from fl.seeds import training_seed
 from fl.strategies import proximal_mu
 
@@ -158,17 +157,22 @@ def round_completed(round_: Round, model: GlobalModel) -> wire.TrainingProgress:
 
 def model_completed(model: GlobalModel) -> wire.ModelAggregation:
     """Return the announcement of a published version, by which devices fetch it."""
+    states = model.round.assignments.values_list("state", flat=True).order_by() if model.round else []
+    return model_completed_from(model, list(states))
+
+
+def model_completed_from(model: GlobalModel, states: Sequence[str]) -> wire.ModelAggregation:
+    """Return the announcement of a published version from rows already read: those of its round's assignments."""
     round_, run = model.round, model.run
-    received, planned, rejected, duration = _update_counts(round_) if round_ else (0, 0, 0, None)
     return wire.ModelAggregation(
         run_id=run.pk,
         task=run.task,
         round=round_.number if round_ else 0,
         phase="completed",
         strategy=run.strategy,
-        updates_received=received,
-        updates_planned=planned,
-        updates_rejected=rejected,
+        updates_received=states.count(AssignmentState.ACCEPTED),
+        updates_planned=len(states),
+        updates_rejected=states.count(AssignmentState.REJECTED),
         progress=1.0,
         version=model.version,
         digest=model.digest,
@@ -178,7 +182,7 @@ def model_completed(model: GlobalModel) -> wire.ModelAggregation:
         metrics=model.metrics,
         device_metrics=spreads(round_.device_metrics) if round_ else {},
         is_best=run.best_model_id == model.pk,
-        duration_seconds=duration,
+        duration_seconds=_seconds_to_aggregate(round_) if round_ else None,
     )
 
 
@@ -187,9 +191,5 @@ def spreads(stored: dict[str, dict[str, float | None]]) -> dict[str, wire.Spread
     return {name: wire.Spread(**spread) for name, spread in stored.items()}
 
 
-def _update_counts(round_: Round) -> tuple[int, int, int, float | None]:
-    planned = round_.assignments.count()
-    received = round_.assignments.filter(state=AssignmentState.ACCEPTED).count()
-    rejected = Update.objects.filter(assignment__round=round_, state=UpdateState.REJECTED).count()
-    duration = (round_.ended_at - round_.closed_at).total_seconds() if round_.ended_at and round_.closed_at else None
-    return received, planned, rejected, duration
+def _seconds_to_aggregate(round_: Round) -> float | None:
+    return (round_.ended_at - round_.closed_at).total_seconds() if round_.ended_at and round_.closed_at else None

@@ -1,17 +1,24 @@
 """What is true now, as one may see it, read together with the position of each stream."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from django.db import connection, transaction
+from django.db.models import OuterRef, Subquery
 
-from edge.protocol.server import Position, Snapshot
+from edge.protocol.server import DeviceStatus, FlStatusUpdate, ModelAggregation, Position, Snapshot
 from fl.assignments import open_assignment_of
 from fl.lifecycle import OPEN_ASSIGNMENTS
-from fl.models import Assignment, Device
-from fl.payloads import assignment_message, assignment_progress, device_status, model_completed, run_status
+from fl.models import Assignment, Device, GlobalModel, Round
+from fl.payloads import (
+    assignment_message,
+    assignment_progress_from,
+    device_status_from,
+    model_completed_from,
+    run_status_from,
+)
 from fl.roles import Role
-from fl.rounds import newest_model
 from fl.visibility import Principal, runs_for, streams_for
 
 MAX_RUNS = 100
@@ -31,6 +38,8 @@ def consistent_read() -> Iterator[None]:
 @contextmanager
 def _deferred_begin() -> Iterator[None]:
     # Our SQLite transactions take the write lock when they begin; one that only reads must not.
+    # A connection that is not open yet has no mode, and would get one as it opens.
+    connection.ensure_connection()
     mode = getattr(connection, "transaction_mode", None)
     if mode is None:
         yield
@@ -51,26 +60,62 @@ def positions_for(principal: Principal) -> dict[str, Position]:
 
 
 def snapshot_for(principal: Principal) -> Snapshot:
-    """Return what is true now, as this one may see it; devices see no other device."""
+    """Return what is true now, as this one may see it; devices see no other device.
+
+    The number of queries does not grow with runs or devices: many ask at once when a server comes back.
+    """
     with consistent_read():
-        runs = list(runs_for(principal).order_by("-pk")[:MAX_RUNS])
-        newest = [model for run in runs if (model := newest_model(run)) is not None]
         sees_devices = principal.role >= Role.VIEWER
+        assignments = _open_assignments() if sees_devices else []
         assignment = open_assignment_of(principal.device_id) if principal.device_id is not None else None
+        runs, models = _runs_and_models(principal)
         return Snapshot(
             streams=positions_for(principal),
-            runs=[run_status(run) for run in runs],
-            models=[model_completed(model) for model in newest],
-            progress=[assignment_progress(row) for row in _open_assignments()] if sees_devices else [],
-            devices=[device_status(device) for device in _devices()] if sees_devices else [],
+            runs=runs,
+            models=models,
+            progress=[assignment_progress_from(row, getattr(row, "update", None)) for row in assignments],
+            devices=_devices(assignments) if sees_devices else [],
             assignment=assignment_message(assignment) if assignment else None,
         )
 
 
+def _runs_and_models(principal: Principal) -> tuple[list[FlStatusUpdate], list[ModelAggregation]]:
+    """Return the newest runs and the newest published version of each."""
+    mine = Round.objects.filter(run=OuterRef("pk")).order_by("-number").values("pk")
+    published = GlobalModel.objects.filter(run=OuterRef("pk"), published_at__isnull=False).order_by("-version")
+    visible = runs_for(principal).select_related("best_model").order_by("-pk")
+    runs = list(visible.annotate(round_pk=Subquery(mine[:1]), model_pk=Subquery(published.values("pk")[:1]))[:MAX_RUNS])
+    rounds = Round.objects.in_bulk([vars(run)["round_pk"] for run in runs])
+    models = GlobalModel.objects.select_related("run", "round").in_bulk([vars(run)["model_pk"] for run in runs])
+    states = _states_of({*rounds, *(model.round_id for model in models.values() if model.round_id)})
+    statuses = [
+        run_status_from(
+            run,
+            rounds.get(vars(run)["round_pk"]),
+            states[vars(run)["round_pk"]],
+            models.get(vars(run)["model_pk"]),
+        )
+        for run in runs
+    ]
+    newest = [models[vars(run)["model_pk"]] for run in runs if vars(run)["model_pk"] in models]
+    return statuses, [model_completed_from(model, states[model.round_id]) for model in newest]
+
+
+def _states_of(round_ids: Collection[int]) -> dict[int | None, list[str]]:
+    """Return the states of the assignments of each round."""
+    states: dict[int | None, list[str]] = defaultdict(list)
+    rows = Assignment.objects.filter(round__in=round_ids).order_by()
+    for round_id, state in rows.values_list("round_id", "state"):
+        states[round_id].append(state)
+    return states
+
+
 def _open_assignments() -> list[Assignment]:
-    rows = Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).select_related("round", "device")
+    rows = Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).select_related("round", "device", "update")
     return list(rows.order_by("round", "cohort_index"))
 
 
-def _devices() -> list[Device]:
-    return list(Device.objects.select_related("lease").prefetch_related("tasks").order_by("name"))
+def _devices(assignments: Sequence[Assignment]) -> list[DeviceStatus]:
+    at_work = {row.device_id: row for row in assignments}
+    devices = Device.objects.select_related("lease").prefetch_related("tasks").order_by("name")
+    return [device_status_from(device, at_work.get(device.pk)) for device in devices]
