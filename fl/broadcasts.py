@@ -9,11 +9,13 @@ no device. All others go to `system`.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from edge.protocol import server
@@ -25,6 +27,8 @@ from fl.visibility import AUDIENCES, audience_stream
 
 Data = Mapping[str, Any]
 P = TypeVar("P", bound=server.Payload)
+
+_under_way: set["asyncio.Future[None]"] = set()
 
 
 def broadcast(
@@ -78,7 +82,8 @@ def broadcast_training_progress(round_number: int, progress: Data, *, run_id: in
         payload = _converted(
             server.TrainingProgress, {"phase": "training", **progress, "run_id": run.pk, "round": round_number}
         )
-        _record(run.stream if payload.device_id is None else events.SYSTEM, payload)
+        names_a_device = payload.device_id or payload.device_name or payload.assignment_id
+        _record(events.SYSTEM if names_a_device else run.stream, payload)
 
     return _wherever(publish)
 
@@ -129,7 +134,7 @@ def broadcast_recent_events(stream: str, *, limit: int = 50) -> Awaitable[None] 
         row = Stream.objects.filter(pk=stream).first()
         if row is None:
             raise NotFound(f"there is no stream {stream}")
-        newest = list(Event.objects.filter(stream=row, seq__gt=row.head - limit).order_by("seq"))
+        newest = list(Event.objects.filter(stream=row, seq__gt=row.head - limit, seq__lte=row.head).order_by("seq"))
         payload = server.RecentEvents(
             stream=stream,
             epoch=row.epoch,
@@ -160,8 +165,18 @@ def _wherever(publish: Callable[[], None]) -> Awaitable[None] | None:
     except RuntimeError:
         publish()
         return None
-    # A task, so that the event goes out even if nobody awaits it.
-    return asyncio.ensure_future(sync_to_async(publish, thread_sensitive=False)())
+    # A task, so that the event goes out even if nobody awaits it; the loop itself would let go of it.
+    task = asyncio.ensure_future(sync_to_async(partial(_in_a_thread, publish), thread_sensitive=False)())
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return task
+
+
+def _in_a_thread(publish: Callable[[], None]) -> None:
+    try:
+        publish()
+    finally:
+        connection.close()  # a pooled connection must not stay with a thread that idles
 
 
 def _run(run_id: int) -> Run:

@@ -44,7 +44,7 @@ class Principal:
             case "system":
                 return self.role >= Role.VIEWER
             case "device":
-                return self.role >= Role.ADMIN or rest == str(self.device_id)
+                return self.role >= Role.ADMIN or (self.device_id is not None and rest == str(self.device_id))
             case "audience":
                 return self._hears(rest)
             case _:

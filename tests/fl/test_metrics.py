@@ -11,6 +11,8 @@ from fl.metrics import score, spread_of, spreads_of
 
 reports = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 10**6)), min_size=1, max_size=30)
 
+all_finite = st.floats(allow_nan=False, allow_infinity=False)
+
 
 @given(reports)
 def test_a_spread_is_the_weighted_mean_and_the_quantiles_of_numpy(told):

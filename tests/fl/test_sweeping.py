@@ -16,9 +16,9 @@ pytestmark = pytest.mark.django_db
 
 
 def age(name, seconds):
-    """Make a file look so many seconds old."""
+    """Make a file look so many seconds old; a name is looked for in storage."""
     moment = (timezone.now() - timedelta(seconds=seconds)).timestamp()
-    os.utime(name if os.path.isabs(name) else files.local_path(name), (moment, moment))
+    os.utime(files.local_path(name), (moment, moment))
 
 
 def test_orphans_go_after_the_age_and_younger_ones_stay(settings):
