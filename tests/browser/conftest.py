@@ -51,7 +51,7 @@ class Page:
         self.page.on("console", self._console)
         self.page.on("request", self._request)
         self.page.add_init_script(
-            "addEventListener('securitypolicyviolation', e => console.error('CSP: ' + e.violatedDirective + ' ' + e.blockedURI))"
+            "addEventListener('securitypolicyviolation', e => console.error('CSP: ' + e.violatedDirective))"
         )
         return self
 

@@ -18,11 +18,11 @@ def demo(world, open_page):
     page.page.goto(f"{world.url}/sign-in/#code={made['codes']['operator']}")
     page.page.wait_for_url(f"{world.url}/")
     page.wait_until_live()
-    return world, page, made
+    return world, page
 
 
 def test_a_run_is_started_watched_and_paused_in_the_page(demo, screenshots_wanted):
-    world, page, _ = demo
+    world, page = demo
     browser = page.page
     assert "Your server is ready" in page.text("main")
 
@@ -102,12 +102,12 @@ def _compare_with_the_database(world, page):
     assert page.text("[data-part=figures] [data-field=best]") == f"v{next(row[0] for row in rows if row[3])}"
     assert page.text("[data-part=ribbon] [data-field=position]") == f"Round {rounds} of 20"
     assert page.page.locator("[data-part=ribbon] .complete").count() == rounds
-    updates = world.query("Update.objects.filter(state='accepted', assignment__round__number=%d).count()" % rounds)
+    updates = world.query(f"Update.objects.filter(state='accepted', assignment__round__number={rounds}).count()")
     assert page.text("[data-part=round] [data-field=received]") == f"{updates} of {DEVICES}"
 
 
 def test_the_page_catches_up_without_a_reload_when_the_server_comes_back(demo):
-    world, page, made = demo
+    world, page = demo
     browser = page.page
     browser.click("[data-demo] button")
     browser.wait_for_selector("[data-part=curve]")

@@ -1,4 +1,4 @@
-"""All pages in a real browser: without scripts, on a phone, in the dark, by role; and the three lines that began it all."""
+"""All pages in a real browser: without scripts, on a phone, in the dark, by role; and the three lines."""
 
 import os
 import signal
@@ -34,6 +34,15 @@ create_run(plan=plan, created_by=None, now=timezone.now())
 """
 
 
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A server with one run that waits to be started; for tests that leave it so."""
+    made = World(tmp_path_factory.mktemp("quiet"))
+    made.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    yield made
+    made.close()
+
+
 def signed_in(world, page, role="admin"):
     code = world.prepare()["codes"][role]
     page.page.goto(f"{world.url}/sign-in/#code={code}")
@@ -64,12 +73,11 @@ def test_without_scripts_a_run_is_started_read_and_paused(world, open_page):
     assert f"{accuracy * 100:.2f} %" in page.text("[data-part=rounds] tr[data-key='1']")
 
 
-def test_every_page_fits_a_phone_in_light_and_dark_without_faults(world, open_page):
-    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+def test_every_page_fits_a_phone_in_light_and_dark_without_faults(quiet, open_page):
     for scheme in ("light", "dark"):
-        page = signed_in(world, open_page(world.url, color_scheme=scheme, viewport={"width": 320, "height": 640}))
+        page = signed_in(quiet, open_page(quiet.url, color_scheme=scheme, viewport={"width": 320, "height": 640}))
         for path in PATHS:
-            page.page.goto(world.url + path)
+            page.page.goto(quiet.url + path)
             width = page.page.evaluate("document.documentElement.scrollWidth")
             ground = page.page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert width <= 320, (path, width)
@@ -78,8 +86,8 @@ def test_every_page_fits_a_phone_in_light_and_dark_without_faults(world, open_pa
         assert page.foreign == []
 
 
-def test_the_switch_changes_light_and_dark_and_is_remembered(world, open_page):
-    page = signed_in(world, open_page(world.url, color_scheme="light"))
+def test_the_switch_changes_light_and_dark_and_is_remembered(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url, color_scheme="light"))
 
     page.page.click("[data-theme-switch]")
     page.page.reload()
@@ -87,18 +95,18 @@ def test_the_switch_changes_light_and_dark_and_is_remembered(world, open_page):
     assert page.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(12, 15, 20)"
 
 
-def test_everything_that_can_be_used_has_a_name_and_is_reached_by_the_keyboard(world, open_page):
-    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
-    page = signed_in(world, open_page(world.url))
+def test_everything_that_can_be_used_has_a_name_and_is_reached_by_the_keyboard(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url))
     for path in PATHS:
-        page.page.goto(world.url + path)
+        page.page.goto(quiet.url + path)
         nameless = page.page.evaluate(_NAMELESS)
         assert nameless == [], path
-        page.page.keyboard.press("Tab")
-        assert page.page.evaluate("document.activeElement.className") == "skip", path
+        if path != "/login/":  # there the name is focused at once
+            page.page.keyboard.press("Tab")
+            assert page.page.evaluate("document.activeElement.className") == "skip", path
 
 
-_NAMELESS = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, progress, svg[role=img]')]
+_NAMELESS = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, progress, [role=img]')]
   .filter(e => e.checkVisibility() && !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
   .map(e => e.outerHTML)"""
 
@@ -123,9 +131,8 @@ def test_stopping_asks_in_a_dialog_and_says_stopped_only_when_it_is(world, open_
     assert page.faults == []
 
 
-def test_a_command_that_was_refused_says_why_and_changes_nothing(world, open_page):
-    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
-    page = signed_in(world, open_page(world.url), "operator")
+def test_a_command_that_was_refused_says_why_and_changes_nothing(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "operator")
     page.wait_until_live()
     page.page.route("**/api/v1/runs/1/start/", _as_if_it_were_gone)
 
@@ -144,9 +151,8 @@ def _as_if_it_were_gone(route):
     route.fulfill(status=409, content_type="application/json", body=said)
 
 
-def test_a_viewer_sees_everything_and_no_controls(world, open_page):
-    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
-    page = signed_in(world, open_page(world.url), "viewer")
+def test_a_viewer_sees_everything_and_no_controls(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
     page.wait_until_live()
 
     assert page.page.locator("[data-command], [data-demo], a[href='/runs/new/']").count() == 0
@@ -211,7 +217,7 @@ def hear(page, port, wanted):
     """Run the three lines in a page of the server; wait until it has logged an event of each of these names."""
     heard = []
     page.page.on("console", lambda message: heard.append(message.text.split()[0]))
-    page.page.evaluate(SNIPPET.replace("8000", str(port)))
+    page.page.evaluate("() => {" + SNIPPET.replace("8000", str(port)) + "}")
     for _ in range(PATIENCE_MS // 100):
         if wanted <= set(heard):
             return heard
@@ -250,7 +256,8 @@ def test_the_three_lines_work_against_the_demo(tmp_path, open_page):
     port = 8000 if is_free(8000) else free_port()
     with playing_demo(tmp_path, port) as demo:
         page = open_page(f"http://localhost:{port}")
-        open_when_it_answers(page, page.base, demo)
+        # Not the first page: that one turns into the run when there is one.
+        open_when_it_answers(page, f"{page.base}/runs/", demo)
 
         heard = hear(page, port, {"welcome", "fl_status_update", "model_aggregation", "training_progress"})
 
@@ -258,29 +265,18 @@ def test_the_three_lines_work_against_the_demo(tmp_path, open_page):
     assert "TypeError" not in " ".join(heard)
 
 
-def test_the_three_lines_work_on_port_8080(tmp_path, open_page):
+def test_on_a_public_dashboard_the_three_lines_work_on_port_8080_and_every_page_is_live(tmp_path, open_page):
     port = 8080 if is_free(8080) else free_port()
     world = World(tmp_path, environment={"QFLARE_PUBLIC_DASHBOARD": "1"}, port=port)
     try:
         page = open_page(f"http://localhost:{port}")
-
         page.page.goto(page.base)
         heard = hear(page, port, {"welcome", "snapshot"})
+        for path in ("/", "/runs/", "/devices/"):
+            page.page.goto(page.base + path)
+            page.wait_until_live()
     finally:
         world.close()
 
     assert heard[0] == "welcome"
-    assert page.faults == []
-
-
-@pytest.mark.parametrize("path", ["/", "/runs/", "/devices/"])
-def test_a_public_dashboard_is_live_for_anybody(tmp_path, open_page, path):
-    world = World(tmp_path, environment={"QFLARE_PUBLIC_DASHBOARD": "1"})
-    try:
-        page = open_page(world.url)
-        page.page.goto(world.url + path)
-        page.wait_until_live()
-    finally:
-        world.close()
-
     assert page.faults == []
