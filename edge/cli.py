@@ -185,7 +185,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Connect and train when asked, until stopped. What the server has not acknowledged survives every restart."""
-    from edge.device import Device
+    from edge.store import Home
 
     settings = DeviceSettings(
         tasks=tuple(task),
@@ -197,6 +197,10 @@ def run(
         server=server,
         ca=ca,
     )
+    Home(home).account()  # a mistake is said at once, not after seconds of importing torch
+
+    from edge.device import Device
+
     with Device(home, settings, _teller(json)) as device:
         device.wait()
 
@@ -233,8 +237,6 @@ def fleet(
 
     Each takes the piece of the examples that has its number; without --partition they share them equally (iid).
     """
-    from edge.fleet import Fleet
-
     settings = DeviceSettings(
         tasks=tuple(task),
         data=data,
@@ -245,6 +247,9 @@ def fleet(
         ca=ca,
     )
     tokens = _read_text(tokens_file).split() if tokens_file else []
+
+    from edge.fleet import Fleet
+
     many = Fleet(home, devices, settings, _teller(json), tokens=tokens, workers=workers, name=name, details=json)
     with many:
         many.wait()

@@ -213,9 +213,12 @@ class LittleServer:
         """Send a control frame."""
         self._send(device, server.encode_frame(payload.event, payload))
 
+    def close_socket(self, device, code, bye=None):
+        self._send(device, (code, bye))
+
     def close_sockets(self, code, bye=None):
         for device in list(self.devices):
-            self._send(device, (code, bye))
+            self.close_socket(device, code, bye)
 
     def expire_tokens(self):
         self.issued.clear()

@@ -8,11 +8,12 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.protocol.enrollment import TokenText
 from edge.store import Home
-from tests.edge.little_server import PATIENCE_SECONDS, LittleServer
+from tests.edge.little_server import PATIENCE_SECONDS, PLAN, LittleServer
 
 ROOT = Path(__file__).parent.parent.parent
 LOOPBACK_WITHOUT_A_SERVER = "http://127.0.0.1:9"
@@ -289,12 +290,11 @@ def test_a_running_device_ends_cleanly_when_told(server, tmp_path, running, numb
 
 def test_a_device_in_training_ends_cleanly_and_keeps_nothing_half_done(server, tmp_path, running):
     enrolled(server, tmp_path)
-    plan = server.assign.__kwdefaults__["plan"]
     device = running("run", "--home", tmp_path, "--task", "linear")
     device.wait_for("connected")
     server.wait_connected()
 
-    server.assign(1, server.add_weights(), plan=type(plan)(local_epochs=10**6, batch_size=4, learning_rate=0.1, seed=1))
+    server.assign(1, server.add_weights(), plan=msgspec.structs.replace(PLAN, local_epochs=10**6))
     device.wait_for("assignment")
 
     assert device.end(signal.SIGTERM) == (0, "")

@@ -127,7 +127,7 @@ def test_a_device_that_is_sent_away_leaves_the_others_at_work(server, tmp_path):
     base = server.add_weights()
     with fleet_of(server, tmp_path):
         wait_all_connected(server)
-        server._send(1, (4505, None))
+        server.close_socket(1, 4505)
         server.wait_until(lambda: not server.is_connected(1))
         for device in list(server.devices)[1:]:
             server.assign(device, base)
