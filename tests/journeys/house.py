@@ -70,7 +70,7 @@ class House:
 
     def start(self, name, *arguments, **environment):
         """Start a program with this house's settings and these."""
-        environment = clean_environment(**QUICK, **self.settings, **environment)
+        environment = clean_environment(**(QUICK | self.settings | environment))
         log = self.folder / f"{len(self.programs)}-{name}.log"
         program = Program(name, arguments, log=log, environment=environment)
         self.programs.append(program)
