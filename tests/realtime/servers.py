@@ -80,7 +80,16 @@ class Server:
     def _command(self):
         if self.kind == "uvicorn":
             target = ["-m", "uvicorn", "qflare.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
-            return [sys.executable, *target, "--ws-ping-interval", "75", "--ws-ping-timeout", "20"]
+            return [
+                sys.executable,
+                *target,
+                "--ws-ping-interval",
+                "75",
+                "--ws-ping-timeout",
+                "20",
+                "--ws-max-size",
+                "1048576",
+            ]
         return [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
 
     def _wait_until_it_answers(self):
