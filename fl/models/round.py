@@ -40,7 +40,8 @@ class Round(models.Model):
             models.CheckConstraint(
                 condition=Q(state=RoundState.PENDING)
                 | Q(state=RoundState.STOPPED)
-                | Q(started_at__isnull=False, deadline_at__gt=F("started_at")),
+                # The comparison alone would let a missing deadline pass: unknown is not false.
+                | Q(started_at__isnull=False, deadline_at__isnull=False, deadline_at__gt=F("started_at")),
                 name="round_that_started_has_a_deadline",
             ),
         ]
