@@ -1,4 +1,4 @@
-"""Other code speaks: each kind of event, from synchronous and asynchronous code, and admins to everybody of some types."""
+"""Other code speaks: events of each kind, from code of both sorts, and admins to everybody of some types."""
 
 import asyncio
 import gc
