@@ -67,8 +67,12 @@ def floor(devices: int, rounds: int) -> dict[str, float]:
     sources = [DataSource(partition=Partition("iid", index, devices, seed=SEED)) for index in range(devices)]
     examples = [task.training_examples(source) for source in sources]
     test = task.test_examples()
+    if test is None:
+        raise SystemExit(f"{TASK} has no test split")
     model = build_model(task, SEED)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    # The first optimizer of a process loads a compiler for a second: the loop's start, not its rounds.
+    torch.optim.SGD(model.parameters(), lr=0.1)
     imported = time.perf_counter()
     times = []
     for number in range(rounds):
@@ -104,7 +108,7 @@ def _train_bare(model: "nn.Module", x: "Tensor", y: "Tensor", settings: "Trainin
     for start in range(0, len(x), settings.batch_size):
         batch = order[start : start + settings.batch_size]
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(model(x[batch]), y[batch]))
         optimizer.step()
 
 
@@ -186,7 +190,7 @@ def _wait_for_end(database: Path, *processes: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < give_up_at:
         for process in processes:
             if process.poll() is not None:
-                raise SystemExit(f"{process.args} ended with {process.returncode}")
+                raise SystemExit(f"{process.args!r} ended with {process.returncode}")
         states = _query(database, "SELECT state, reason FROM fl_run")
         if states and states[0][0] in ("completed", "failed", "stopped"):
             if states[0][0] != "completed":

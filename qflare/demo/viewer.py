@@ -60,7 +60,7 @@ class Viewer:
         return content
 
     def _csrf(self) -> dict[str, str]:
-        return {"X-CSRFToken": self._http.cookies.get("csrftoken", ""), "Referer": self.url, "Origin": self.url}
+        return {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url, "Origin": self.url}
 
     def frames(self, server: Process) -> Iterator[tuple[Frame, dict[str, Any]]]:
         """Yield what the dashboard's socket says, for ever; comes back when the connection is lost.
