@@ -39,7 +39,8 @@ def _signal_at_upload(event, arguments):
             Path(os.environ["JOURNEY_MARK"]).touch(exist_ok=False)
         except FileExistsError:
             return
-        os.kill(os.getpid(), signal.Signals[os.environ["JOURNEY_SIGNAL"]])
+        # To this very thread: of a signal to the process another thread would take notice, and this one run on a while.
+        signal.raise_signal(signal.Signals[os.environ["JOURNEY_SIGNAL"]])
 
 
 if "JOURNEY_SIGNAL" in os.environ:
