@@ -7,7 +7,8 @@ Each update is a distinct file (40 MB) in a temporary folder, deleted at the end
 
 Time: one process per number of updates takes turns between the floor (map each file, read every value once, in a sum
 on the same threads) and FedAvg (open, check the header, sum, add to the weights, check that all is finite). The ratio
-is the median of the turns' ratios; the one of processor time says the same where other work disturbs the wall clock.
+that counts is the median of the turns' ratios. Beside it stand their quartiles: where they lie far apart, other work
+was on the machine, and the median says little. The load is printed for the same reason.
 
 Memory: a fresh process for each strategy and number of updates; the highest resident size that the kernel counted,
 mapped pages and Python itself included.
@@ -17,6 +18,7 @@ import argparse
 import importlib
 import json
 import mmap
+import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +27,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -49,15 +51,15 @@ def main() -> None:
         _run(options, "write", folder, most)
         base_mb = _run(options, "import", folder, 0)["peak_mb"]
         print(f"{options.threads} threads, {options.turns} turns; Python with torch alone takes {base_mb:.0f} MB\n")
-        print(" updates  read once s   FedAvg s   ratio  of CPU  FedAvg MB  FedAdam MB")
+        print(" updates  read once s   FedAvg s   ratio    quartiles  FedAvg MB  FedAdam MB  load")
         for devices in options.devices:
             timing = _run(options, "time", folder, devices)
             fedavg = _run(options, "memory", folder, devices, strategy="fedavg")["peak_mb"]
             fedadam = _run(options, "memory", folder, devices, strategy="fedadam")["peak_mb"]
+            load = os.getloadavg()[0]
             print(
                 f"{devices:>8} {timing['floor_s']:>12.3f} {timing['fedavg_s']:>10.3f} {timing['ratio']:>7.2f} "
-                f"{timing['cpu_ratio']:>7.2f} "
-                f"{fedavg:>10.0f} {fedadam:>11.0f}",
+                f"{timing['low']:>5.2f} - {timing['high']:.2f} {fedavg:>10.0f} {fedadam:>11.0f} {load:>5.1f}",
                 flush=True,
             )
         print(f"\nto reach: ratio ≤ {TARGET_RATIO}, FedAvg ≤ {TARGET_MB} MB whatever the number of updates")
@@ -96,14 +98,16 @@ def measure_time(options: argparse.Namespace) -> None:
         STRATEGIES["fedavg"].apply(weights, {}, _contributions(paths, spec), {})
 
     # The first turn brings the files into the page cache and wakes the threads.
-    turns = [(_timed(floor), _timed(fedavg)) for _ in range(options.turns + 1)][1:]
-    medians = {
-        "floor_s": statistics.median(floor.wall_s for floor, _ in turns),
-        "fedavg_s": statistics.median(fedavg.wall_s for _, fedavg in turns),
-        "ratio": statistics.median(fedavg.wall_s / floor.wall_s for floor, fedavg in turns),
-        "cpu_ratio": statistics.median(fedavg.cpu_s / floor.cpu_s for floor, fedavg in turns),
+    turns = [(_seconds(floor), _seconds(fedavg)) for _ in range(options.turns + 1)][1:]
+    low, median, high = statistics.quantiles((fedavg / floor for floor, fedavg in turns), n=4)
+    measured = {
+        "floor_s": statistics.median(floor for floor, _ in turns),
+        "fedavg_s": statistics.median(fedavg for _, fedavg in turns),
+        "low": low,
+        "ratio": median,
+        "high": high,
     }
-    print(json.dumps(medians))
+    print(json.dumps(measured))
 
 
 def measure_memory(options: argparse.Namespace) -> None:
@@ -192,15 +196,10 @@ def _print_peak() -> None:
     print(json.dumps({"peak_mb": kilobytes * 1024 / 1e6}))
 
 
-class Timing(NamedTuple):
-    wall_s: float
-    cpu_s: float
-
-
-def _timed(work: Callable[[], None]) -> Timing:
-    wall, cpu = time.perf_counter(), time.process_time()
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
     work()
-    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
