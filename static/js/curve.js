@@ -72,7 +72,7 @@ class Curve {
         height: target.clientHeight,
         legend: { show: false },
         padding: [10, 14, 0, 0],
-        cursor: { sync: { key: "curve" }, drag: { x: true, y: false, setScale: false }, points: { size: 8 } },
+        cursor: { y: false, sync: { key: "curve" }, drag: { x: true, y: false, setScale: false }, points: { size: 9, fill: line, stroke: line } },
         scales: { x: { time: false, range: (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)] }, y: { range: yRange(name) } },
         axes: [{ ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], size: 28 }, { ...axis, values, size: 58 }],
         series: [

@@ -251,7 +251,8 @@ export function mountFeed(store) {
   const list = root.querySelector("[data-list]");
   const template = document.getElementById("event-template");
   // What moves under a pointer or the keyboard's focus cannot be read: it waits until they leave.
-  const isRead = () => list.matches(":hover, :focus-within");
+  const frame = list.parentElement;
+  const isRead = () => frame.matches(":hover, :focus-within");
   let waits = false;
   const paint = () => {
     waits = isRead();
@@ -259,7 +260,7 @@ export function mountFeed(store) {
     syncList(list, template, store.told, (line) => line.key, paintEvent);
     show(root.querySelector("[data-empty]"), store.told.length === 0);
   };
-  for (const end of ["pointerleave", "focusout"]) list.addEventListener(end, () => waits && setTimeout(paint));
+  for (const end of ["pointerleave", "focusout"]) frame.addEventListener(end, () => waits && setTimeout(paint));
   return { slices: ["feed"], paint };
 }
 

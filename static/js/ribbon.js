@@ -5,7 +5,7 @@ import { field, part, setAttribute, setText } from "./dom.js";
 import { inOrder } from "./series.js";
 
 const MOST_TICKS = 240;
-const STEP = 10;
+const WIDEST_STEP = 48;
 const HEIGHT = 26;
 const OPEN = new Set(["pending", "training", "aggregating", "evaluating"]);
 
@@ -56,27 +56,32 @@ export function mountRibbon(store) {
   const svg = root?.querySelector("svg");
   if (!svg) return null;
   let drawn = "";
-  return {
+  const ribbon = {
     slices: ["runs", "rounds"],
     paint() {
       const { run } = store;
       const rounds = inOrder(store.rounds).filter((line) => line.number > 0);
       const found = ticks(rounds, run.rounds);
       setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
-      const text = JSON.stringify(found);
+      const width = Math.round(svg.clientWidth);
+      const text = JSON.stringify([width, found]);
       if (text === drawn) return;
       drawn = text;
-      draw(svg, found);
+      draw(svg, found, width);
       const failed = rounds.filter((line) => line.state === "failed").length;
       const done = rounds.filter((line) => line.state === "completed").length;
       setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
     },
   };
+  new ResizeObserver(() => ribbon.paint()).observe(svg);
+  return ribbon;
 }
 
-function draw(svg, found) {
+function draw(svg, found, width) {
+  const step = Math.min(WIDEST_STEP, width / found.length);
+  const gap = step > 6 ? 2 : step * 0.25;
   const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
-  setAttribute(svg, "viewBox", `0 0 ${Math.max(found.length, 24) * STEP} ${HEIGHT}`);
+  setAttribute(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.replaceChildren(
     ...found.map((tick, index) => {
       const group = make("g");
@@ -85,7 +90,7 @@ function draw(svg, found) {
       group.append(title);
       for (const [kind, y, height] of rectangles(tick)) {
         const rect = make("rect");
-        for (const [name, value] of Object.entries({ class: kind, x: index * STEP + 1, y, width: STEP - 2, height, rx: 1.5 })) rect.setAttribute(name, value);
+        for (const [name, value] of Object.entries({ class: kind, x: index * step, y, width: step - gap, height, rx: Math.min(2, step / 4) })) rect.setAttribute(name, value);
         group.append(rect);
       }
       return group;

@@ -111,8 +111,8 @@ class World:
         return fleet
 
     def query(self, expression):
-        """Return the value of a Python expression over `fl.models`, as the server's database has it now."""
-        code = f"import json\nfrom fl.models import *\nprint(json.dumps({expression}))"
+        """Return the value of a Python expression over `fl.models` and `auth`, as the server's database has it now."""
+        code = f"import json\nfrom django.contrib import auth\nfrom fl.models import *\nprint(json.dumps({expression}))"
         return json.loads(self.server.manage("shell", "-v0", "-c", code).strip().splitlines()[-1])
 
     def close(self):

@@ -70,10 +70,17 @@ def _wait_until_a_bar_moves(page):
 
 
 def _take_picture(page):
+    """Take the documents' picture of the overview, with some devices at work and some done."""
+    page.page.goto(page.base)
     _wait_for_more_points(page, 9)
-    _wait_until_a_bar_moves(page)
+    bars = "[...document.querySelectorAll('.part progress')].map(bar => bar.value)"
+    at_work = f"{bars}.some(value => value === 1) && {bars}.some(value => value < 1)"
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    page.page.screenshot(path=PICTURE)
+    for _ in range(30):
+        page.wait_for(at_work)
+        page.page.screenshot(path=PICTURE)
+        if page.page.evaluate(at_work):
+            break
 
 
 def _compare_with_the_database(world, page):
