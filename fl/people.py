@@ -27,8 +27,10 @@ def redeem_sign_in_code(*, code: str, now: datetime) -> User:
     Raises:
         NotAllowed: it is unknown, used or expired, or the person is not active; which one is not told.
     """
+    # A join would put all conditions into a subquery, which PostgreSQL does not ask again once it has waited for the
+    # row: whether the code is used must be asked of the row itself.
     open_codes = SignInCode.objects.filter(
-        code_hash=_hash(code), used_at__isnull=True, expires_at__gt=now, user__is_active=True
+        code_hash=_hash(code), used_at__isnull=True, expires_at__gt=now, user__in=User.objects.filter(is_active=True)
     )
     if not open_codes.update(used_at=now):
         raise NotAllowed("this sign-in link is not valid", action="ask for a new link, or sign in with a password")
