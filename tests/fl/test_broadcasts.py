@@ -6,6 +6,7 @@ import gc
 import msgspec
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 
 from edge.protocol import server
 from fl import broadcasts, signals
@@ -178,16 +179,28 @@ def test_data_that_does_not_fit_is_refused_with_its_field():
 # ── from asynchronous code ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def in_a_thread(function, *arguments):
+    """Call a function in a thread that leaves no connection behind."""
+
+    def call():
+        try:
+            return function(*arguments)
+        finally:
+            connection.close()
+
+    return sync_to_async(call, thread_sensitive=False)()
+
+
 async def test_from_asynchronous_code_it_is_there_when_awaited():
-    run = await sync_to_async(started_run)()
+    run = await in_a_thread(started_run)
 
     await broadcasts.broadcast_training_progress(1, {"progress": 0.5}, run_id=run.pk)
 
-    assert (await sync_to_async(newest)(run.stream)).progress == 0.5
+    assert (await in_a_thread(newest, run.stream)).progress == 0.5
 
 
 async def test_from_asynchronous_code_it_goes_out_without_being_awaited():
-    run = await sync_to_async(started_run)()
+    run = await in_a_thread(started_run)
     heard = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -200,7 +213,7 @@ async def test_from_asynchronous_code_it_goes_out_without_being_awaited():
 
     await asyncio.wait_for(heard.wait(), 60)
     signals.event_recorded.disconnect(hear)
-    assert (await sync_to_async(newest)(run.stream)).progress == 0.5
+    assert (await in_a_thread(newest, run.stream)).progress == 0.5
 
 
 async def test_from_asynchronous_code_an_error_reaches_who_awaits():
