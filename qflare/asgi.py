@@ -4,18 +4,21 @@ import asyncio
 import os
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "qflare.settings")
-http = get_asgi_application()
+django.setup(set_prefix=False)
 
 # Only now can models be imported. The URL map comes too: Django would load it, and torch with it, at the first request,
 # and hold that up for seconds.
 import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
+from qflare.handler import Handler  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
 from realtime.publishing import use_loop  # noqa: E402 - see above
 from realtime.routing import websockets  # noqa: E402 - see above
+
+http = Handler()
 
 
 async def serve_http(scope: Any, receive: Any, send: Any) -> None:
