@@ -414,19 +414,23 @@ class Connection:
             # The client may have left the stream, or lost the right to it, while the page was read or sent.
             if self.cursors.get(stream) is not cursor or cursor.held or self.closed_with is not None:
                 return
+            if entry.seq > cursor.heard:
+                break  # the hub has not handed it out yet, nor said who may see it
             if entry.seq != cursor.last + 1:
-                self.close(CloseCode.POSITION_LOST, f"events of {stream} after {cursor.last} are no longer kept")
+                self._lose_position(stream, cursor)
                 return
             cursor.last = entry.seq
-            cursor.heard = max(cursor.heard, entry.seq)
             await self._transmit(entry.frame)
         if not page and cursor.doubted:
-            logger.warning("%s#%d was announced and is not in the log", stream, cursor.heard)
-            cursor.heard = cursor.last
+            self._lose_position(stream, cursor)
+            return
         # A page that another reader had asked for earlier may be older than the announcement: it is read once more.
         cursor.doubted = not page
         if cursor.last == cursor.heard:
             self._behind.pop(stream, None)
+
+    def _lose_position(self, stream: str, cursor: Cursor) -> None:
+        self.close(CloseCode.POSITION_LOST, f"the log no longer has what follows {cursor.last} in {stream}")
 
     async def _transmit(self, frame: str) -> None:
         self.sending_since = asyncio.get_running_loop().time()

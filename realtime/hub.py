@@ -247,6 +247,13 @@ class Hub:
             if cursor is not None and cursor.epoch != epoch:
                 connection.close(CloseCode.POSITION_LOST, f"the history of {name} is another one now")
 
+    def _lose_position(self, name: str, stream: _Stream) -> None:
+        logger.warning("the log has nothing after %s#%d, though it reaches %d", name, stream.last, stream.wanted)
+        stream.last = stream.wanted
+        for connection in self.connections():
+            if name in connection.cursors:
+                connection.close(CloseCode.POSITION_LOST, f"events of {name} are no longer kept")
+
     def _want(self, name: str, stream: _Stream, seq: int) -> None:
         stream.wanted = max(stream.wanted, seq)
         if not stream.repairing:
@@ -260,6 +267,7 @@ class Hub:
             while stream.last < stream.wanted and self._streams.get(name) is stream:
                 page = await self.log.after(name, stream.epoch, stream.last)
                 if not page and doubted:
+                    self._lose_position(name, stream)
                     break
                 # A page that somebody else had asked for earlier may be older than the news: it is read once more.
                 doubted = not page

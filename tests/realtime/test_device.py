@@ -54,7 +54,7 @@ async def test_a_device_that_proves_its_key_gets_a_token_its_streams_and_what_is
 async def refusal_of(socket):
     """Return all that a refused device hears, less what is random."""
     code, frames = await socket.closed()
-    return code, [(frame["event"], frame["data"]["message"] if "message" in frame["data"] else "") for frame in frames]
+    return code, [(frame["event"], frame["data"].get("message", "")) for frame in frames]
 
 
 async def test_an_unknown_device_and_a_wrong_key_hear_exactly_the_same(loop):

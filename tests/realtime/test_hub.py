@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from fl import events
-from fl.models import Stream
+from fl.models import Event, Stream
 from realtime.database import query
 from realtime.process import this_process
 from tests.realtime.acts import make_stream, note, record, record_many, record_now, tick_now
@@ -429,3 +429,20 @@ async def test_nothing_is_sent_after_the_close(loop):
     with pytest.raises(Closed):
         assert (await socket.frame())["event"] == "bye"
         await socket.frame()
+
+
+async def test_what_the_log_no_longer_has_is_said_and_not_passed_over(loop, settings):
+    settings.QFLARE_POLL_SECONDS = 0.1
+    socket = await dashboard()
+    get_channel_layer().groups = {}
+
+    def record_and_prune():
+        with transaction.atomic():
+            record_now("system", note("gone"))
+            Event.objects.all().delete()
+
+    await asyncio.to_thread(record_and_prune)
+
+    code, frames = await socket.closed()
+    assert code == 4010
+    assert frames[-1]["event"] == "bye"

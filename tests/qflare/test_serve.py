@@ -1,0 +1,98 @@
+"""`manage.py serve` and `coordinate`: what must be right is checked first, and said in one clear message."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.realtime.servers import start_server
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(folder, *arguments, **environment):
+    """Run a management command on its own data folder."""
+    settings = {**os.environ, "QFLARE_DATA_DIR": str(folder), "DATABASE_URL": "", "REDIS_URL": "", **environment}
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_database_that_is_not_up_to_date_is_refused_with_what_to_run(tmp_path):
+    done = run(tmp_path, "serve", "--port", "0")
+
+    assert done.returncode == 1
+    assert "manage.py migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_one_clear_message(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        done = run(tmp_path, "serve", "--port", str(port))
+
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_heartbeat_that_does_not_fit_the_lease_is_refused_before_anything_starts(tmp_path):
+    done = run(tmp_path, "serve", "--port", "0", QFLARE_LEASE_SECONDS="10", QFLARE_HEARTBEAT_SECONDS="60")
+
+    assert done.returncode == 1
+    assert "QFLARE_LEASE_SECONDS" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = start_server(tmp_path_factory.mktemp("serve"))
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
+def test_static_files_are_served_under_hashed_names_that_may_be_kept_for_ever(server):
+    page = httpx.get(f"{server.url}/admin/login/").text
+    path = re.search(r'href="(/static/admin/css/base\.[0-9a-f]+\.css)"', page)[1]
+
+    answer = httpx.get(f"{server.url}{path}")
+
+    assert answer.status_code == 200
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_the_database_is_written_ahead(server):
+    assert (server.folder / "qflare.sqlite3-wal").exists()
+
+
+def test_coordinate_runs_beside_a_server_says_how_it_is_heard_and_ends_in_order(server):
+    command = [sys.executable, "manage.py", "coordinate"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "coordinating\n"
+
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=300)
+
+    assert process.returncode == 0
+    assert "REDIS_URL is not set" in stderr
+
+
+def test_static_files_are_collected_again_only_when_they_changed(tmp_path):
+    code = "from qflare.static import collect_if_stale as c; print(c(), c())"
+
+    first = run(tmp_path, "shell", "-v0", "-c", code)
+    second = run(tmp_path, "shell", "-v0", "-c", code)
+
+    assert first.stdout.split() == ["True", "False"], first.stderr
+    assert second.stdout.split() == ["False", "False"]

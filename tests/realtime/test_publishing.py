@@ -1,0 +1,115 @@
+"""The road onto the layer: from any thread, in order, without anybody waiting, whatever becomes of the layer."""
+
+import ast
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from channels.layers import InMemoryChannelLayer, channel_layers
+
+from realtime import publishing
+from realtime.publishing import MAX_WAITING, own_loop, publish
+from tests.realtime.sockets import eventually
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Layer(InMemoryChannelLayer):
+    """A layer that notes what was sent, and on which thread."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+        self.is_away = False
+        self.refused = 0
+        self.arrived = threading.Event()
+
+    async def group_send(self, group, message):
+        if self.is_away:
+            self.refused += 1
+            raise ConnectionError("the layer is away")
+        self.sent.append((group, message["n"], threading.current_thread().name))
+        self.arrived.set()
+
+
+@pytest.fixture
+def layer():
+    layer = Layer()
+    channel_layers.set("default", layer)
+    return layer
+
+
+def numbers(start, stop):
+    return [("dashboard", {"type": "x", "n": n}) for n in range(start, stop)]
+
+
+def test_a_process_without_a_loop_sends_from_a_short_lived_one(layer):
+    publish(numbers(0, 3))
+
+    assert [n for _, n, _ in layer.sent] == [0, 1, 2]
+
+
+def test_a_process_that_publishes_much_keeps_a_loop_in_a_thread(layer):
+    with own_loop():
+        publish(numbers(0, 3))
+        assert layer.arrived.wait(30)
+
+    assert {thread for _, _, thread in layer.sent} == {"publishing"}
+
+
+async def test_what_threads_publish_is_sent_from_the_servers_loop_in_each_ones_order(layer):
+    publishing.use_loop(asyncio.get_running_loop())
+
+    def publish_all(start):
+        for n in range(start, start + 200):
+            publish([("dashboard", {"type": "x", "n": n})])
+
+    await asyncio.gather(*[asyncio.to_thread(publish_all, start) for start in (0, 1000, 2000)])
+    await eventually(lambda: len(layer.sent) == 600)
+
+    assert {thread for _, _, thread in layer.sent} == {threading.current_thread().name}
+    for start in (0, 1000, 2000):
+        own = [n for _, n, _ in layer.sent if start <= n < start + 1000]
+        assert own == sorted(own)
+
+
+async def test_a_layer_that_is_away_is_complained_of_once_and_used_again_when_it_is_back(layer, caplog):
+    publishing.use_loop(asyncio.get_running_loop())
+    layer.is_away = True
+    publish(numbers(0, 50))
+    await eventually(lambda: layer.refused == 50)
+    layer.is_away = False
+    publish(numbers(50, 52))
+    await eventually(lambda: len(layer.sent) == 2)
+
+    assert [n for _, n, _ in layer.sent] == [50, 51]
+    assert caplog.text.count("cannot be sent to") == 1
+
+
+async def test_what_waits_for_a_slow_layer_is_bounded(layer, caplog):
+    publishing.use_loop(asyncio.get_running_loop())
+    publish(numbers(0, MAX_WAITING + 500))
+    await eventually(lambda: len(layer.sent) >= MAX_WAITING)
+
+    assert len(layer.sent) == MAX_WAITING
+    assert "500 messages were not sent" in caplog.text
+
+
+def test_a_layer_that_is_away_does_not_disturb_a_shell(layer, caplog):
+    layer.is_away = True
+
+    publish(numbers(0, 3))
+
+    assert "events will be late" in caplog.text
+
+
+def test_group_send_is_called_nowhere_else():
+    callers = []
+    for package in ("qflare", "realtime", "fl", "edge"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            if any(isinstance(node, ast.Attribute) and node.attr == "group_send" for node in ast.walk(tree)):
+                callers.append(path.relative_to(ROOT).as_posix())
+
+    assert callers == ["realtime/publishing.py"]
