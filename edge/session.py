@@ -220,7 +220,9 @@ class Session:
     def _hear_snapshot(self, snapshot: server.Snapshot) -> list[Action]:
         for stream, position in snapshot.streams.items():
             self._learn_epoch(stream, position.epoch)
-            self._seqs[stream] = max(position.seq, self._seqs.get(stream, 0))
+            # The first of a connection decides, downwards too: the server may have been restored from an older copy.
+            known = self._seqs.get(stream, 0) if self._snapshot_is_complete else 0
+            self._seqs[stream] = max(position.seq, known)
         self._open_assignment = snapshot.assignment or self._open_assignment
         actions: list[Action] = [ModelPublished(model) for model in snapshot.models]
         if snapshot.more:
@@ -242,7 +244,8 @@ class Session:
             # The snapshot tells where old assignments led; following them again would only waste work.
             wanted = [found_ for found_ in found if self._snapshot_is_complete or not _is_about_assignments(found_)]
             actions.extend(wanted)
-        self._seqs[recent.stream] = max(last, recent.to)
+        # What cannot be recovered is the server's to say, be it less than this device has seen.
+        self._seqs[recent.stream] = max(last, recent.to) if recent.recovered else recent.to
         return [*actions, *self._acknowledge(recent.stream)]
 
     def _acknowledge(self, stream: str) -> list[Action]:

@@ -311,6 +311,17 @@ def test_another_epoch_makes_the_old_position_void(desk):
     assert client.decode_message(desk.hello()).since == {}
 
 
+def test_a_server_restored_from_an_older_copy_is_followed_from_where_it_stands(desk):
+    desk.connect()
+    desk.snapshot(seq=9)
+
+    desk.connect(seq=3)
+    assert acks(desk.hear(recent([], recovered=False, since=3, to=3))) == [3]
+    assert acks(desk.snapshot(seq=3)) == [3]
+
+    assert desk.hear(assignment(4), stream=OWN, seq=4)[0] == Assigned(assignment(4))
+
+
 def recent(events, *, recovered=True, since=0, to=None):
     logged = [
         server.LoggedEvent(
