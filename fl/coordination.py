@@ -8,7 +8,7 @@ an UPDATE that still finds the token, so a coordinator that was away too long pu
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -40,7 +40,17 @@ from fl.metrics import score, spreads_of
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
 from fl.models.update import UpdateState
 from fl.payloads import assignment_message, assignment_progress_from, model_completed, round_completed
-from fl.rounds import close_assignments, end_round, let_go_of_files, lock_run, move_run, settle_run, tell_run
+from fl.rounds import (
+    close_assignments,
+    end_round,
+    let_go_of_files,
+    lock_run,
+    move_run,
+    settle_run,
+    states_in,
+    tell_round,
+    tell_run,
+)
 from fl.seeds import cohort_seed
 from fl.strategies import required_support
 
@@ -92,7 +102,7 @@ def advance(round_id: int, now: datetime) -> bool:
 def facts_of(round_: Round, now: datetime) -> RoundFacts:
     """Read what one needs to know of a round."""
     run = round_.run
-    states = list(round_.assignments.values_list("state", flat=True))
+    states = states_in(round_)
     return RoundFacts(
         state=RoundState(round_.state),
         run_state=RunState(run.state),
@@ -185,12 +195,13 @@ def _select(round_: Round, size: int, now: datetime) -> bool:
     """Select a cohort and give each of its devices an assignment."""
     with events.transaction():
         run = lock_run(round_.run_id)
-        started = Round.objects.filter(pk=round_.pk, state=RoundState.PENDING).update(
-            state=RoundState.TRAINING,
-            reason="",
-            started_at=now,
-            deadline_at=now + timedelta(seconds=run.deadline_seconds),
-        )
+        changes = {
+            "state": RoundState.TRAINING,
+            "reason": "",
+            "started_at": now,
+            "deadline_at": now + timedelta(seconds=run.deadline_seconds),
+        }
+        started = Round.objects.filter(pk=round_.pk, state=RoundState.PENDING).update(**changes)
         eligible = eligible_devices(run, now)
         if not started or run.state != RunState.RUNNING or len(eligible) < size:
             raise LostRace("the devices or the round were taken meanwhile")
@@ -204,7 +215,9 @@ def _select(round_: Round, size: int, now: datetime) -> bool:
             raise LostRace("a device was selected for another run meanwhile") from error
         Run.objects.filter(pk=run.pk).update(last_served_at=now)
         _tell_cohort(round_.pk, now)
-        tell_run(run, now)
+        for name, value in changes.items():
+            setattr(round_, name, value)
+        tell_round(run, round_, [AssignmentState.ASSIGNED] * size, now)
     return True
 
 
@@ -242,7 +255,6 @@ def _aggregate(round_: Round, now: datetime) -> bool:
             logger.exception("round %s of run %s could not be aggregated", round_.number, round_.run_id)
             return _fail_claimed(round_, token, f"aggregation failed: {error}", timezone.now())
         _name_candidate(round_, token, stored, timezone.now())
-        round_.refresh_from_db()
         return _measure_and_publish(round_, token)
 
 
@@ -265,7 +277,8 @@ def _name_candidate(round_: Round, token: str, stored: aggregation.StoredModel, 
         GlobalModel.objects.create(
             run=run, version=parent.version + 1, parent=parent, round=round_, created_at=now, **vars(stored)
         )
-        tell_run(run, now)
+        round_.state = RoundState.EVALUATING
+        tell_round(run, round_, states_in(round_), now)
 
 
 def _measure_and_publish(round_: Round, token: str) -> bool:
@@ -292,12 +305,12 @@ def _publish(round_: Round, token: str, model: GlobalModel, metrics: aggregation
         if not done:
             raise LostRace("the claim on the evaluation was lost")
         GlobalModel.objects.filter(pk=model.pk).update(metrics=metrics, published_at=now)
-        model.refresh_from_db()
         round_.refresh_from_db()
+        model.refresh_from_db()
+        model.run, model.round = run, round_
         if _is_better(model, run.best_model):
             Run.objects.filter(pk=run.pk).update(best_model=model)
-        run.refresh_from_db()
-        model.run, model.round = run, round_
+            run.best_model = model
         let_go_of_files(round_)
         events.record(run.stream, model_completed(model), now)
         events.record(run.stream, round_completed(round_, model), now)
@@ -355,16 +368,17 @@ def _claim(round_: Round, origins: tuple[RoundState, ...], state: RoundState, no
         # The WHERE clause is the lock.
         if not Round.objects.filter(free, pk=round_.pk, state__in=origins).update(**changes):
             raise LostRace("another coordinator is at work on it")
-        round_.refresh_from_db()
+        for name, value in changes.items():
+            setattr(round_, name, value)
         if closes:
             close_assignments(round_, AssignmentState.EXPIRED, reason="the round closed at its deadline", now=now)
-            events.record(run.stream, _started(run, round_), now)
-            tell_run(run, now)
+            states = states_in(round_)
+            events.record(run.stream, _started(run, round_, states), now)
+            tell_round(run, round_, states, now)
     return token
 
 
-def _started(run: Run, round_: Round) -> ModelAggregation:
-    states = list(round_.assignments.values_list("state", flat=True))
+def _started(run: Run, round_: Round, states: Sequence[str]) -> ModelAggregation:
     return ModelAggregation(
         run_id=run.pk,
         task=run.task,

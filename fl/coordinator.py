@@ -32,7 +32,7 @@ class Coordinator(threading.Thread):
         super().__init__(name="coordinator", daemon=True)
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._sweep_at = timezone.now()
+        self._sweep_at = self._expire_at = timezone.now()
         self._told: set[str] = set()
         self._seen: set[str] = set()
 
@@ -62,7 +62,7 @@ class Coordinator(threading.Thread):
         close_old_connections()
         self._seen = set()
         try:
-            expire_leases(now=timezone.now())
+            self._expire_leases(timezone.now())
             while drive(self._stopping, self._tell):
                 pass
             self._sweep(timezone.now())
@@ -71,6 +71,12 @@ class Coordinator(threading.Thread):
             self._tell(error)
         # What went wrong in this turn too is not told again in the next.
         self._told &= self._seen
+
+    def _expire_leases(self, now: datetime) -> None:
+        # By the clock alone: what wakes us is not a lease that ran out.
+        if now >= self._expire_at:
+            expire_leases(now=now)
+            self._expire_at = now + timedelta(seconds=settings.QFLARE_CLOCK_SECONDS)
 
     def _sweep(self, now: datetime) -> None:
         if now >= self._sweep_at:
@@ -115,9 +121,10 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
             return False
 
     done = False
-    for run_id in Run.objects.filter(state=RunState.RUNNING).order_by("pk").values_list("pk", flat=True):
-        done |= attempt(advance_run, run_id)
     waiting = Round.objects.filter(ended_at__isnull=True)
+    without_round = Run.objects.filter(state=RunState.RUNNING).exclude(pk__in=waiting.values("run"))
+    for run_id in without_round.order_by("pk").values_list("pk", flat=True):
+        done |= attempt(advance_run, run_id)
     served = waiting.order_by(F("run__last_served_at").asc(nulls_first=True), "run_id")
     for round_id in served.values_list("pk", flat=True):
         done |= attempt(advance, round_id)

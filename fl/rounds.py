@@ -3,9 +3,10 @@
 Only use cases and `fl.coordination` call these. Locks are taken in one order: run, round, assignment, streams.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import takewhile
 
 from django.db.transaction import on_commit
 
@@ -14,6 +15,7 @@ from fl import events, files
 from fl.exceptions import LostRace, NotFound
 from fl.lifecycle import (
     ASSIGNMENT_MOVES,
+    MAX_FAILED_ROUNDS_IN_A_ROW,
     OPEN_ASSIGNMENTS,
     OPEN_ROUNDS,
     ROUND_MOVES,
@@ -27,7 +29,7 @@ from fl.lifecycle import (
     after_round,
 )
 from fl.models import Assignment, GlobalModel, Round, Run, Update
-from fl.payloads import assignment_progress_from, run_status
+from fl.payloads import assignment_progress_from, run_status, run_status_from
 
 
 def lock_run(run_id: int) -> Run:
@@ -38,7 +40,7 @@ def lock_run(run_id: int) -> Run:
     Raises:
         NotFound: there is no such run.
     """
-    run = Run.objects.select_for_update().filter(pk=run_id).first()
+    run = Run.objects.select_for_update(of=("self",)).select_related("best_model").filter(pk=run_id).first()
     if run is None:
         raise NotFound(f"there is no run {run_id}")
     return run
@@ -69,6 +71,16 @@ def tell_run(run: Run, now: datetime) -> None:
     events.record(run.stream, run_status(run), now)
 
 
+def tell_round(run: Run, round_: Round, states: Sequence[str], now: datetime) -> None:
+    """Record the state of a run whose open round and its assignments' states one has just read."""
+    events.record(run.stream, run_status_from(run, round_, states, round_.base_model), now)
+
+
+def states_in(round_: Round) -> list[str]:
+    """Return the states of a round's assignments."""
+    return list(round_.assignments.order_by().values_list("state", flat=True))
+
+
 def open_round_of(run: Run) -> Round | None:
     """Return the round of a run that has not ended."""
     return run.round_set.filter(state__in=OPEN_ROUNDS).first()
@@ -86,25 +98,20 @@ def settle_run(run: Run, *, now: datetime) -> None:
         return
     match after_round(_facts(run)):
         case OpenRound(number):
-            Round.objects.create(run=run, number=number, base_model=base, opened_at=now)
-            tell_run(run, now)
+            opened = Round.objects.create(run=run, number=number, base_model=base, opened_at=now)
+            tell_round(run, opened, [], now)
             events.wake_coordinators()
         case EndRun(state, reason):
             move_run(run, state, now=now, reason=reason)
 
 
 def _facts(run: Run) -> RunFacts:
-    states = list(run.round_set.order_by("-number").values_list("state", flat=True)[:3])
-    failed = 0
-    for state in states:
-        if state != RoundState.FAILED:
-            break
-        failed += 1
-    last = run.round_set.order_by("-number").values_list("number", flat=True).first()
+    newest = list(run.round_set.order_by("-number").values_list("number", "state")[:MAX_FAILED_ROUNDS_IN_A_ROW])
+    failed = len(list(takewhile(lambda row: row[1] == RoundState.FAILED, newest)))
     return RunFacts(
         state=RunState(run.state),
         rounds=run.rounds,
-        last_number=last or 0,
+        last_number=newest[0][0] if newest else 0,
         failed_in_a_row=failed,
         stop_after_round=run.stop_after_round,
     )

@@ -20,7 +20,7 @@ from fl.files import ReceivedFile
 from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, RoundState
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
-from fl.rounds import end_assignment, lock_run, tell_run
+from fl.rounds import end_assignment, lock_run, states_in, tell_round, tell_run
 from fl.tasks import spec_of_task
 
 MAX_EXAMPLES = 2**40
@@ -232,8 +232,11 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
         name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
         update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
         end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
-        tell_run(run, sent.now)
-        events.wake_coordinators()
+        states = states_in(assignment.round)
+        tell_round(run, assignment.round, states, sent.now)
+        # Until the last one is in, the round waits for the others or its deadline.
+        if OPEN_ASSIGNMENTS.isdisjoint(states):
+            events.wake_coordinators()
     return _receipt(assignment.pk, update)
 
 
