@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
+from django.db import connection as database_connection
 from django.db import transaction as database
-from django.db.models import F
 
 from edge.protocol.server import Payload, encode_payload
 from fl.models import Event, Stream
@@ -106,39 +106,47 @@ def _write(entries: list[_Entry], *, wakes: bool) -> None:
     by_stream: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
         by_stream[entry.stream].append(entry)
-    for name in sorted(by_stream):
-        for recorded in _append(name, by_stream[name]):
-            database.on_commit(partial(event_recorded.send_robust, None, recorded=recorded), robust=True)
+    recorded = [item for name in sorted(by_stream) for item in _number(name, by_stream[name])]
+    Event.objects.bulk_create(
+        Event(stream_id=item.stream, seq=item.seq, event=item.event, data=item.data, timestamp=item.timestamp)
+        for item in recorded
+    )
+    for item in recorded:
+        database.on_commit(partial(event_recorded.send_robust, None, recorded=item), robust=True)
     if wakes:
         database.on_commit(partial(work_available.send_robust, None), robust=True)
 
 
-def _append(name: str, entries: list[_Entry]) -> list[Recorded]:
-    if not _advance(name, len(entries)):
-        open_stream(name)
-        _advance(name, len(entries))
-    stream = Stream.objects.get(pk=name)
-    first = stream.head - len(entries) + 1
-    recorded = [
+def _number(name: str, entries: list[_Entry]) -> list[Recorded]:
+    """Take the next numbers of a stream for these entries, and keep it locked until the commit."""
+    head, epoch, task, public = _advance(name, len(entries))
+    return [
         Recorded(
             stream=name,
-            epoch=stream.epoch,
+            epoch=epoch,
             seq=seq,
             event=entry.payload.event,
             data=encode_payload(entry.payload).decode(),
             timestamp=entry.timestamp,
-            task=stream.task,
-            public=stream.public,
+            task=task,
+            public=bool(public),
         )
-        for seq, entry in enumerate(entries, start=first)
+        for seq, entry in enumerate(entries, start=head - len(entries) + 1)
     ]
-    Event.objects.bulk_create(
-        Event(stream=stream, seq=item.seq, event=item.event, data=item.data, timestamp=item.timestamp)
-        for item in recorded
-    )
-    return recorded
 
 
-def _advance(name: str, count: int) -> int:
-    # The WHERE clause is the lock: from here to the commit no other transaction numbers an event of this stream.
-    return Stream.objects.filter(pk=name).update(head=F("head") + count)
+# One statement in SQL, since the ORM has no UPDATE … RETURNING and a large cohort writes to a stream a device. From
+# here to the commit no other transaction numbers an event of the stream.
+_ADVANCE = "UPDATE fl_stream SET head = head + %s WHERE name = %s RETURNING head, epoch, task, public"
+
+
+def _advance(name: str, count: int) -> tuple[int, str, str, bool]:
+    with database_connection.cursor() as cursor:
+        cursor.execute(_ADVANCE, [count, name])
+        row = cursor.fetchone()
+        if row is None:
+            open_stream(name)
+            cursor.execute(_ADVANCE, [count, name])
+            row = cursor.fetchone()
+    head, epoch, task, public = row
+    return head, epoch, task, public
