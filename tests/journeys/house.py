@@ -30,7 +30,7 @@ QUICK = {
     "QFLARE_PRESENCE_GRACE_SECONDS": "1",
     "QFLARE_TASKS": TASKS,
 }
-DEVICES = 4
+DEVICES = 5
 
 
 @dataclass
@@ -63,6 +63,10 @@ class House:
         return self.folder / "data"
 
     @property
+    def running(self):
+        return [program for program in self.programs if program.is_running]
+
+    @property
     def address(self):
         return f"http://127.0.0.1:{self.port}"
 
@@ -87,7 +91,7 @@ class House:
     def home(self, number):
         return self.folder / "devices" / f"device-{number:04}"
 
-    def device(self, number, *, of=1, task="patient", options=(), **environment):
+    def device(self, number, *, of=DEVICES, task="patient", options=(), **environment):
         """Start one device, with its piece of the examples; `of`: how many pieces there are."""
         return self.start(
             f"device-{number}",
@@ -180,12 +184,12 @@ class House:
             )
             return {name_of(number) for number in numbers} <= set(online)
 
-        wait_for(f"devices {numbers} are online", all_there, needs=[self.server])
+        wait_for(f"devices {numbers} are online", all_there, needs=self.running)
 
     def wait_for_run(self, run_id, state="completed", **options):
         """Wait until a run has ended, and make sure that it ended so."""
         ended = ("completed", "failed", "stopped")
-        options.setdefault("needs", [program for program in self.programs if program.is_running])
+        options.setdefault("needs", self.running)
         wait_for(f"run {run_id} ends", lambda: self.run(run_id)["state"] in ended, **options)
         assert (self.run(run_id)["state"], self.run(run_id)["reason"]) == (state, "")
 

@@ -9,16 +9,14 @@ from edge.weights import weights_digest
 from edge.wire import decode
 from fl.cohorts import select_cohort
 from fl.seeds import cohort_seed
-from tests.journeys.house import name_of
+from tests.journeys.house import DEVICES, name_of
 from tests.journeys.waiting import wait_for
-
-DIGITS_DEVICES = 4
 
 
 def test_a_run_on_real_digits_converges_as_the_server_measures_from_round_0_on(house):
     house.serve()
-    house.fleet(DIGITS_DEVICES, task="digits", partition="dirichlet:0.3:0/{of}:7")
-    run = house.start_run(task="digits", cohort_size=DIGITS_DEVICES, rounds=10, local_epochs=5)
+    house.fleet(DEVICES, task="digits", partition="dirichlet:0.3:0/{of}:7")
+    run = house.start_run(task="digits", cohort_size=DEVICES, rounds=10, local_epochs=5)
     house.wait_for_run(run)
 
     models = house.get(f"/api/v1/runs/{run}/models/").json()["results"]
@@ -48,7 +46,7 @@ def test_a_device_outside_the_cohort_has_each_new_model_at_once_and_its_owner_s_
     (tmp_path / "remember.py").write_text(REMEMBER)
     remembered = tmp_path / "remembered"
     command = f"{sys.executable} {tmp_path / 'remember.py'} {remembered}"
-    bystander = shared.device(3, of=3, options=["--on-model", command])
+    bystander = shared.device(3, options=["--on-model", command])
     shared.wait_until_online(1, 2, 3)
     ids = dict(map(tuple, (row.values() for row in shared.rows("SELECT name, id FROM fl_device"))))
     everybody = [ids[name_of(number)] for number in (1, 2, 3)]

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 
 def test_an_update_is_seen_on_its_way_from_the_device_to_the_browser(shared):
-    shared.device(3, of=3, JOURNEY_HOLD=str(shared.hold))
+    shared.device(3, JOURNEY_HOLD=str(shared.hold))
     shared.wait_until_online(1, 2, 3)
     at_work = set()
 

@@ -1,6 +1,7 @@
 """Rounds in which something goes wrong, with real devices: what is lost, what comes late, who shares, who is barred."""
 
 import json
+import shutil
 import signal
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ def states(house, run, number):
 
 
 def test_a_round_goes_on_without_a_lost_device_which_takes_part_again_when_it_is_back(shared):
-    lost = shared.device(3, of=3, JOURNEY_HOLD=str(shared.folder / "hold-3"))
+    lost = shared.device(3, JOURNEY_HOLD=str(shared.folder / "hold-3"))
     (shared.folder / "hold-3").touch()
     shared.wait_until_online(1, 2, 3)
 
@@ -30,7 +31,7 @@ def test_a_round_goes_on_without_a_lost_device_which_takes_part_again_when_it_is
     # The paused run opens no round until it is resumed, and the device is back by then.
     assert (shared.run(run)["state"], len(shared.rounds(run))) == ("paused", 1)
     (shared.folder / "hold-3").unlink()
-    shared.device(3, of=3)
+    shared.device(3)
     shared.wait_until_online(1, 2, 3)
     shared.post(f"/api/v1/runs/{run}/resume/")
     shared.wait_for_run(run)
@@ -40,7 +41,7 @@ def test_a_round_goes_on_without_a_lost_device_which_takes_part_again_when_it_is
 
 def test_a_late_update_keeps_its_manifest_only(shared):
     mark = shared.folder / "stopped"
-    late = shared.device(3, of=3, JOURNEY_SIGNAL="SIGSTOP", JOURNEY_MARK=str(mark))
+    late = shared.device(3, JOURNEY_SIGNAL="SIGSTOP", JOURNEY_MARK=str(mark))
     shared.wait_until_online(1, 2, 3)
 
     # A device stands still with its update in its hands, until the round has closed without it.
@@ -72,7 +73,7 @@ def test_a_late_update_keeps_its_manifest_only(shared):
 
 
 def test_a_device_trains_on_while_the_server_is_dead_and_the_run_completes(shared):
-    device = shared.device(3, of=3, JOURNEY_HOLD=str(shared.hold))
+    device = shared.device(3, JOURNEY_HOLD=str(shared.hold))
     shared.wait_until_online(1, 2, 3)
 
     with shared.held():
@@ -121,16 +122,14 @@ def reason_of_newest_round(house, run):
     return rounds[-1]["reason"] if rounds else ""
 
 
-def test_a_revoked_device_is_sent_away_at_once_and_the_run_goes_on(house):
-    house.serve()
-    house.fleet(2)
-    revoked = house.device(3, of=3, JOURNEY_HOLD=str(house.hold))
-    house.wait_until_online(1, 2, 3)
-    with house.held():
-        run = house.start_run(cohort_size=3, quorum=2, rounds=2, cohort_wait_seconds=0.5, deadline_seconds=600.0)
-        house.wait_for_assignment(run, 1, 3, "training")
-        (device_id,) = house.values("SELECT id FROM fl_device WHERE name = ?", name_of(3))
-        answer = house.post(f"/api/v1/devices/{device_id}/revoke/", {"reason": "it was stolen"})
+def test_a_revoked_device_is_sent_away_at_once_and_the_run_goes_on(shared):
+    revoked = shared.device(5, JOURNEY_HOLD=str(shared.hold))
+    shared.wait_until_online(1, 2, 5)
+    with shared.held():
+        run = shared.start_run(cohort_size=3, quorum=2, rounds=2, cohort_wait_seconds=0.5, deadline_seconds=600.0)
+        shared.wait_for_assignment(run, 1, 5, "training")
+        (device_id,) = shared.values("SELECT id FROM fl_device WHERE name = ?", name_of(5))
+        answer = shared.post(f"/api/v1/devices/{device_id}/revoke/", {"reason": "it was stolen"})
         assert answer["state"] == "revoked"
 
         # Its training is still held: it is the close code that ends it, with the exit code of that cause.
@@ -138,11 +137,31 @@ def test_a_revoked_device_is_sent_away_at_once_and_the_run_goes_on(house):
     assert "It was stolen (close code 4505)" in revoked.said()
 
     # Its part is cancelled, the round does not wait for the deadline, and the next is opened without it.
-    house.wait_for_run(run)
-    assert states(house, run, 1) == {name_of(1): "accepted", name_of(2): "accepted", name_of(3): "cancelled"}
-    assert states(house, run, 2) == {name_of(1): "accepted", name_of(2): "accepted"}
+    shared.wait_for_run(run)
+    assert states(shared, run, 1) == {name_of(1): "accepted", name_of(2): "accepted", name_of(5): "cancelled"}
+    assert states(shared, run, 2) == {name_of(1): "accepted", name_of(2): "accepted"}
 
     # It is not let in again.
-    again = house.device(3, of=3)
+    again = shared.device(5)
     assert again.wait() == 4
     assert "close code 4505" in again.said()
+
+
+def test_a_device_follows_a_server_that_was_restored_from_an_older_copy(house):
+    # The copy is taken before the device's first run, so the device has seen more events than the log then holds.
+    shutil.copytree(house.data, house.folder / "copy")
+    house.serve()
+    device = house.device(1)
+    house.wait_for_run(house.start_run(cohort_size=1, rounds=2))
+    house.server.kill()
+    shutil.rmtree(house.data)
+    shutil.move(house.folder / "copy", house.data)
+
+    house.serve()
+    house.wait_until_online(1)
+    run = house.start_run(cohort_size=1, rounds=2, seed=8)
+
+    house.wait_for_run(run)
+    assert [row["state"] for row in house.assignments(run)] == ["accepted", "accepted"]
+    assert device.is_running
+    assert house.holes() == []
