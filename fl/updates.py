@@ -41,25 +41,31 @@ class _Sent:
     now: datetime
 
 
-def size_limit(assignment: Assignment) -> int:
-    """Return how many bytes an update of this assignment's task can have at most."""
-    return max_size(spec_of_task(assignment.round.run.task))
-
-
-def assignment_of(device: Device, assignment_id: int) -> Assignment:
-    """Return a device's assignment, open or not.
+def size_limit(device: Device, assignment_id: int) -> int:
+    """Return how many bytes an update for a device's assignment can have at most.
 
     Raises:
         NotFound: it has none of this number.
     """
-    assignment = (
-        Assignment.objects.filter(pk=assignment_id, device=device)
-        .select_related("round", "round__run", "round__base_model", "device")
-        .first()
-    )
+    of_it = Assignment.objects.filter(pk=assignment_id, device=device)
+    task = of_it.values_list("round__run__task", flat=True).first()
+    if task is None:
+        raise _no_such_assignment(assignment_id)
+    return max_size(spec_of_task(task))
+
+
+def _assignment_of(device: Device, assignment_id: int) -> Assignment:
+    """Return a device's assignment, open or not."""
+    related = ("round", "round__run", "round__base_model")
+    assignment = Assignment.objects.filter(pk=assignment_id, device=device).select_related(*related).first()
     if assignment is None:
-        raise NotFound(f"there is no assignment {assignment_id} of this device")
+        raise _no_such_assignment(assignment_id)
+    assignment.device = device
     return assignment
+
+
+def _no_such_assignment(assignment_id: int) -> NotFound:
+    return NotFound(f"there is no assignment {assignment_id} of this device")
 
 
 def accept_update(
@@ -84,11 +90,12 @@ def accept_update(
         Conflict: another update was sent for it.
         UpdateRefused: a rule is broken; the assignment is rejected with this reason.
     """
-    assignment = assignment_of(device, assignment_id)
+    assignment = _assignment_of(device, assignment_id)
     sent = _Sent(device, assignment, manifest, signature, now)
-    if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
-        return _answer_again(sent, earlier)
-    _check_awaits_update(assignment)
+    if assignment.state not in OPEN_ASSIGNMENTS:
+        if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
+            return _answer_again(sent, earlier)
+        _check_awaits_update(assignment)
     try:
         content = _checked_manifest(sent)
         if assignment.state not in OPEN_ASSIGNMENTS:
@@ -108,7 +115,7 @@ def reject_update(
         NotFound: the device has no such assignment.
         UpdateRefused: always, otherwise.
     """
-    assignment = assignment_of(device, assignment_id)
+    assignment = _assignment_of(device, assignment_id)
     if Update.objects.filter(assignment=assignment).exists() or assignment.state not in OPEN_ASSIGNMENTS:
         raise refusal
     _reject(_Sent(device, assignment, manifest, signature, now), refusal)

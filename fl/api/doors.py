@@ -223,7 +223,7 @@ def _receive(request: Request, assignment_id: int, file: ReceivedFile) -> int:
         UpdateRefused: a header is missing or wrong, or the body is too large.
         Interrupted: the body ended too early.
     """
-    limit = updates.size_limit(updates.assignment_of(the_device(request), assignment_id))
+    limit = updates.size_limit(the_device(request), assignment_id)
     for header in (MANIFEST_HEADER, SIGNATURE_HEADER):
         if not _bytes_of(request, header):
             raise UpdateRefused(

@@ -251,7 +251,7 @@ def test_a_number_that_json_cannot_hold_is_no_manifest(training):
 
 def test_an_update_that_is_too_large_is_rejected_before_it_is_whole(training):
     run, (sender, *others) = training
-    limit = updates.size_limit(sender.assignment())
+    limit = updates.size_limit(sender.device, sender.assignment().pk)
     data = encode(delta())
     manifest = sender.manifest(data)
     refusal = TooLarge(f"more than {limit} bytes")
@@ -279,7 +279,7 @@ def test_an_update_that_is_too_large_is_rejected_before_it_is_whole(training):
 def test_the_limit_lets_an_honest_update_pass(training):
     _, (sender, *_) = training
 
-    assert len(encode(delta())) < updates.size_limit(sender.assignment()) < 100_000
+    assert len(encode(delta())) < updates.size_limit(sender.device, sender.assignment().pk) < 100_000
 
 
 def test_too_large_again_is_refused_again_and_changes_nothing(training):
