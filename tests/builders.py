@@ -86,7 +86,9 @@ class Participant:
         result = train(task, examples, base, settings, lambda _: None, lambda: False)
         return result.delta, result.num_examples, result.metrics
 
-    def manifest(self, data: bytes, *, num_examples: int = 40, metrics: dict[str, float] | None = None, **changes: object):
+    def manifest(
+        self, data: bytes, *, num_examples: int = 40, metrics: dict[str, float] | None = None, **changes: object
+    ):
         assignment = self.assignment()
         manifest = UpdateManifest(
             algorithm=ALGORITHM,
@@ -158,7 +160,9 @@ def fleet(count: int, *, task: str = "linear", now: datetime = NOW) -> list[Part
     return [participant(task=task, now=now).connect(now) for _ in range(count)]
 
 
-PLAN = RunPlan(name="a run", task="linear", rounds=2, cohort_size=2, seed=7, cohort_wait_seconds=10, deadline_seconds=60)
+PLAN = RunPlan(
+    name="a run", task="linear", rounds=2, cohort_size=2, seed=7, cohort_wait_seconds=10, deadline_seconds=60
+)
 
 
 def started_run(now: datetime = NOW, **changes: object) -> Run:

@@ -116,7 +116,10 @@ def test_an_ignored_finding_has_a_code_and_a_reason():
 def test_async_lives_in_realtime_and_the_server_process_only():
     assert list(async_functions("async def wait(): ..."))
 
-    assert sins(async_functions, ".py", below=("fl/", "edge/")) == []
+    found = sins(async_functions, ".py", below=("fl/", "edge/"))
+
+    # The sockets of a fleet: hundreds in one thread, which its module says more of.
+    assert [sin for sin in found if not sin.startswith("edge/fleet_sockets.py:")] == []
 
 
 # ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -86,6 +87,10 @@ def test_weights_are_downloaded_once_and_every_device_keeps_its_model(server, tm
         wait_for_files(kept)
 
     assert server.requests.count(f"GET /api/v1/weights/{base}/") == 1
+
+
+def has_updates(server, count):
+    return len(server.updates) == count
 
 
 def wait_for_files(paths):
@@ -170,7 +175,7 @@ def test_people_read_sums(server, tmp_path):
         for round_number in (1, 2):
             for device in server.devices:
                 server.assign(device, base, round_number=round_number)
-            server.wait_until(lambda: len(server.updates) == COUNT * round_number)  # noqa: B023
+            server.wait_until(partial(has_updates, server, COUNT * round_number))
             server.wait_until(lambda: not any(device.assignment for device in server.devices.values()))
 
     texts = [note.text for note in notes.all]

@@ -19,16 +19,6 @@ pytestmark = pytest.mark.django_db
 TABLES = list(apps.get_app_config("fl").get_models())
 
 
-@pytest.fixture(autouse=True)
-def light_settings(settings, tmp_path):
-    """Static files that nobody has collected, and passwords that are quick to hash."""
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STATIC_ROOT.mkdir()
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def admin(client):
     """A client of a person with the role admin, who is staff but no superuser."""

@@ -6,7 +6,6 @@ from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
-from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -18,16 +17,6 @@ from fl.models import Device, EnrollmentToken, Event, Run, Stream
 from tests.builders import NOW, fleet, participant, person, started_run, step
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings, tmp_path):
-    """Pages name static files as they are; hashed names are the browser tests' matter."""
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STATIC_ROOT.mkdir()
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones are not the matter here
-    engine = f"{StaticFilesStorage.__module__}.{StaticFilesStorage.__qualname__}"
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": engine}}
 
 
 @pytest.fixture

@@ -21,14 +21,7 @@ def ground_of_its_own(settings, tmp_path, server_key_file):
     """Files, key and channel layer are the test's own."""
     settings.MEDIA_ROOT = tmp_path / "files"
     settings.QFLARE_SERVER_KEY = server_key_file
-    # Slow hashes protect real passwords; here they would only cost time.
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     channel_layers.backends = {}
-    # Nobody has collected static files here.
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STATIC_ROOT.mkdir()
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
 @pytest.fixture

@@ -21,13 +21,8 @@ class Client(DjangoClient):
 
 
 @pytest.fixture(autouse=True)
-def light_settings(settings, tmp_path):
-    """Static files that nobody has collected, passwords that are quick to hash, and refusals that are forgotten."""
-    settings.STATIC_ROOT = tmp_path / "static"
-    settings.STATIC_ROOT.mkdir()
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def forgotten_refusals():
+    """What throttles count begins anew."""
     cache.clear()
 
 

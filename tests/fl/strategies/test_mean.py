@@ -69,7 +69,7 @@ def test_the_order_of_arrival_changes_no_bit(tmp_path):
     assert torch.equal(mean_of(*first_come), mean_of(*last_come))
 
 
-@pytest.mark.parametrize("devices", [1, 7, 8, 9, 100])
+@pytest.mark.parametrize("devices", [1, 31, 32, 33, 100])
 def test_the_mean_is_within_a_millionth_of_a_float64_reference(devices, tmp_path):
     generator = torch.Generator().manual_seed(devices)
     deltas = [{"w": 0.01 * torch.randn(20_000, generator=generator) + 0.003} for _ in range(devices)]
@@ -156,11 +156,11 @@ def test_deltas_are_let_go_as_they_are_added():
         most = max(most, sum(tensor() is not None for tensor in alive))
         return delta
 
-    weighted_mean(weights, [Contribution(1, open_one)] * 50)
+    weighted_mean(weights, [Contribution(1, open_one)] * 200)
 
     # Two tensors in each of the few deltas that are open at once.
-    assert len(alive) == 100
-    assert most <= 16
+    assert len(alive) == 400
+    assert most <= 64
     assert not any(tensor() is not None for tensor in alive)
 
 
