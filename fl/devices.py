@@ -30,6 +30,7 @@ from fl import events, signals
 from fl.exceptions import (
     Conflict,
     DeviceBarred,
+    DevicePending,
     Invalid,
     LostRace,
     TokenExpired,
@@ -295,6 +296,8 @@ def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello
         if not active.update(last_heard_at=now, edge_version=hello.edge_version[:40], protocol=hello.protocol[:20]):
             device = Device.objects.filter(pk=device_id).first()
             state = device.state if device else "unknown"
+            if state == DeviceState.PENDING:
+                raise DevicePending("the device is pending: it waits for approval", action="ask an operator")
             raise DeviceBarred(f"the device is {state}", action="ask an operator")
         device = Device.objects.get(pk=device_id)
         news = _take_lease(device, connection_id, instance, now)

@@ -13,7 +13,8 @@
     ├── TokenRefused            an enrolment token is unknown, used or expired: which one is not told
     ├── Unauthenticated         no identity, or one that is not proven
     │   ├── TokenExpired        a bearer token is past its time
-    │   └── DeviceBarred        the device is pending, suspended or revoked
+    │   └── DeviceBarred        the device is suspended or revoked
+    │       └── DevicePending   the device is enrolled and not yet approved
     └── UpdateRefused           an update breaks a rule; `code` is stored with it
         ├── TooLarge            more bytes than this model can have
         ├── LengthRequired      how many bytes come is not said
@@ -126,9 +127,15 @@ class TokenExpired(Unauthenticated):
 
 
 class DeviceBarred(Unauthenticated):
-    """The device proved its key, and is pending, suspended or revoked."""
+    """The device proved its key, and is suspended or revoked."""
 
     code = "device_barred"
+
+
+class DevicePending(DeviceBarred):
+    """The device proved its key, and nobody has approved it yet; it may come again."""
+
+    code = "device_pending"
 
 
 class UpdateRefused(FlError):

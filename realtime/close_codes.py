@@ -1,13 +1,14 @@
 """Why the server ends a connection: the one map from errors to close codes, and the guard of what may be sent."""
 
 from edge.protocol.close_codes import MEANINGS, CloseCode
-from fl.exceptions import DeviceBarred, FlError, NotAllowed, Unauthenticated
+from fl.exceptions import DeviceBarred, DevicePending, FlError, NotAllowed, Unauthenticated
 
 CODES: dict[type[FlError], CloseCode] = {
     FlError: CloseCode.PROTOCOL_ERROR,
     NotAllowed: CloseCode.FORBIDDEN,
     Unauthenticated: CloseCode.NOT_AUTHENTICATED,
     DeviceBarred: CloseCode.DEVICE_BARRED,
+    DevicePending: CloseCode.NOT_APPROVED,
 }
 """The nearest class above an error's own decides."""
 

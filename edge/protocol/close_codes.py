@@ -15,6 +15,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4008
     HEARTBEAT_MISSED = 4009
     POSITION_LOST = 4010
+    NOT_APPROVED = 4011
     TOO_MANY = 4013
     NOT_AUTHENTICATED = 4500
     PROTOCOL_ERROR = 4501
@@ -30,12 +31,13 @@ MEANINGS: dict[CloseCode, str] = {
     CloseCode.TOO_SLOW: "the connection did not keep up",
     CloseCode.HEARTBEAT_MISSED: "no heartbeat was heard in time",
     CloseCode.POSITION_LOST: "the position in a stream is lost",
+    CloseCode.NOT_APPROVED: "the device is enrolled and not yet approved",
     CloseCode.TOO_MANY: "too many connections or messages",
     CloseCode.NOT_AUTHENTICATED: "not authenticated",
     CloseCode.PROTOCOL_ERROR: "the protocol was not kept",
     CloseCode.FORBIDDEN: "not allowed",
     CloseCode.REPLACED: "a newer connection of the same device took over",
-    CloseCode.DEVICE_BARRED: "the device is pending, suspended or revoked",
+    CloseCode.DEVICE_BARRED: "the device is suspended or revoked",
 }
 
 _WIRE_ERRORS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})

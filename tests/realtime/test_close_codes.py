@@ -31,5 +31,6 @@ def test_every_error_that_ends_a_connection_has_its_code(kind):
 
 def test_a_barred_device_is_told_another_code_than_an_unknown_one():
     assert close_code_of(exceptions.DeviceBarred("barred")) is CloseCode.DEVICE_BARRED
+    assert close_code_of(exceptions.DevicePending("pending")) is CloseCode.NOT_APPROVED
     assert close_code_of(exceptions.Unauthenticated("who?")) is CloseCode.NOT_AUTHENTICATED
     assert close_code_of(exceptions.NotAllowed("no")) is CloseCode.FORBIDDEN

@@ -88,10 +88,13 @@ async def test_a_barred_device_learns_that_it_is_barred_only_when_it_proved_its_
     assert await presence_of(device) is None
 
 
-async def test_a_device_that_nobody_has_approved_waits_outside(loop):
+async def test_a_device_that_nobody_has_approved_may_come_again_and_is_let_in_once_it_is(loop):
     device = await enrolled(auto_approve=False)
 
-    assert (await refusal_of(await shake_hands(device)))[0] == 4505
+    assert (await refusal_of(await shake_hands(device)))[0] == 4011
+    await asyncio.to_thread(lambda: devices.approve(device=device.device, now=timezone.now(), by=None))
+
+    assert "welcome" in (await connected_device(device)).opening
 
 
 async def test_an_answer_to_another_challenge_is_worth_nothing(loop):
