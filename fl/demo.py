@@ -1,4 +1,4 @@
-"""The demo's run as the button of the first page starts it: handwritten digits, by the devices that are there."""
+"""The demonstration's run, by the page's button or the command: handwritten digits, by the devices that are there."""
 
 from datetime import datetime
 

@@ -4,6 +4,7 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 from rich.console import Console
 
+from fl.demo import demo_plan
 from fl.devices import issue_token
 from fl.files import local_path
 from fl.lifecycle import DeviceState
@@ -154,20 +156,17 @@ class Demonstration:
         self._started(Process(name, [*arguments, "--partition", partition, "--threads", "1"], self._log(name), {}))
 
     def _start_run(self, devices: int) -> dict[str, Any]:
-        kind = "iid" if self.options["iid"] else "dirichlet-0.3"
-        plan = {
-            "name": f"{self.options['task']}-{kind}",
-            "task": self.options["task"],
-            "strategy": "fedavg",
-            "rounds": self.options["rounds"],
-            "local_epochs": 5,
-            "cohort_size": devices,
-            "cohort_wait_seconds": 60,
-            "deadline_seconds": 120,
-            "seed": self.options["seed"],
-            "public": True,
-        }
-        run = self.viewer.post("/api/v1/runs/", plan)
+        options = self.options
+        plan = replace(
+            demo_plan(devices),
+            name=f"{options['task']}-{'iid' if options['iid'] else 'dirichlet-0.3'}",
+            task=options["task"],
+            rounds=options["rounds"],
+            seed=options["seed"],
+            public=True,
+        )
+        body = {name: value for name, value in asdict(plan).items() if value is not None}
+        run = self.viewer.post("/api/v1/runs/", body)
         return self.viewer.post(f"/api/v1/runs/{run['id']}/start/", {})
 
     def _watch(self, run: dict[str, Any], server: Process) -> bool:
