@@ -12,9 +12,11 @@ import os
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import safetensors.torch
@@ -195,32 +197,37 @@ def _check_size(size: int, spec: Spec) -> None:
         raise TooLarge(f"the payload has {size} bytes; these weights have {limit} at most")
 
 
-def _offsets(buffer: Buffer, spec: Spec) -> dict[str, int]:
+def _offsets(buffer: Buffer, spec: Spec) -> Mapping[str, int]:
     """Return where each tensor of `spec` begins in `buffer`, having believed nothing."""
-    header, data_start = _header(buffer)
-    _check_metadata(header.pop(_METADATA, {}))
-    _check_names(header.keys(), spec)
-    spans = {name: _span(name, header[name], spec[name]) for name in spec}
-    _check_layout(spans, spec, data_start=data_start, data_bytes=len(buffer) - data_start)
-    return {name: data_start + start for name, (start, _) in spans.items()}
-
-
-def _header(buffer: Buffer) -> tuple[dict[str, object], int]:
-    """Return the header and where the data begins."""
     length = int.from_bytes(buffer[:_LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise BadHeader(f"the header says it has {length} bytes; {MAX_HEADER_BYTES} are allowed")
     data_start = _LENGTH_BYTES + length
     if data_start > len(buffer):
         raise Truncated(f"the header says it has {length} bytes; {len(buffer) - _LENGTH_BYTES} follow")
+    return _offsets_in(bytes(buffer[_LENGTH_BYTES:data_start]), len(buffer), tuple(spec.items()))
+
+
+# A cohort's updates have one and the same header, byte by byte: it is read once. What is refused is not kept.
+@lru_cache(maxsize=8)
+def _offsets_in(header_bytes: bytes, size: int, spec_items: tuple[tuple[str, TensorSpec], ...]) -> Mapping[str, int]:
+    header, spec = _parse(header_bytes), dict(spec_items)
+    data_start = _LENGTH_BYTES + len(header_bytes)
+    _check_metadata(header.pop(_METADATA, {}))
+    _check_names(header.keys(), spec)
+    spans = {name: _span(name, header[name], spec[name]) for name in spec}
+    _check_layout(spans, spec, data_start=data_start, data_bytes=size - data_start)
+    return MappingProxyType({name: data_start + start for name, (start, _) in spans.items()})
+
+
+def _parse(header_bytes: bytes) -> dict[str, object]:
     try:
-        text = buffer[_LENGTH_BYTES:data_start].decode()
-        header = json.loads(text, object_pairs_hook=_unique)
+        header = json.loads(header_bytes.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
         raise BadHeader(f"the header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise BadHeader("the header is not a JSON object")
-    return header, data_start
+    return header
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -282,7 +289,7 @@ def _is_integers(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)  # a bool is no size
 
 
-def _tensors(buffer: Buffer, offsets: dict[str, int], spec: Spec) -> Weights:
+def _tensors(buffer: Buffer, offsets: Mapping[str, int], spec: Spec) -> Weights:
     return {name: _tensor(buffer, offsets[name], tensor) for name, tensor in spec.items()}
 
 

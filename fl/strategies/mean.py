@@ -10,7 +10,7 @@ from fl.strategies.base import BadContribution, Contribution
 # A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
 # one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
 # long. benchmarks/aggregation.py measures it.
-_GROUP = 8
+_MOST_OPEN = 32
 _BLOCK = 512 * 1024
 _MAPPED_BYTES = 32 * 1024**2
 
@@ -57,7 +57,7 @@ def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
 def _group_size(mean: Weights) -> int:
     """Return how many deltas to open at once: few enough that their largest tensors together stay small."""
     largest = max((tensor.nbytes for tensor in mean.values()), default=0)
-    return max(1, min(_GROUP, _MAPPED_BYTES // max(largest, 1)))
+    return max(1, min(_MOST_OPEN, _MAPPED_BYTES // max(largest, 1)))
 
 
 def _accumulate(mean: Weights, weights: Weights, group: Sequence[Contribution], first: int, total: int) -> None:
