@@ -77,8 +77,8 @@ def tell_round(run: Run, round_: Round, states: Sequence[str], now: datetime) ->
 
 
 def states_in(round_: Round) -> list[str]:
-    """Return the states of a round's assignments."""
-    return list(round_.assignments.order_by().values_list("state", flat=True))
+    """Return the states of a round's assignments, by their place in the cohort."""
+    return list(round_.assignments.order_by("cohort_index").values_list("state", flat=True))
 
 
 def open_round_of(run: Run) -> Round | None:

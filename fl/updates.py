@@ -233,13 +233,13 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
         run = lock_run(assignment.round.run_id)
         # This UPDATE changes nothing and locks everything: while we hold the row, no coordinator can close the round.
         training = Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None)
-        still_open = Assignment.objects.filter(pk=assignment.pk, state__in=OPEN_ASSIGNMENTS)
-        if not training or not still_open.exists():
+        states = states_in(assignment.round)
+        if not training or states[assignment.cohort_index] not in OPEN_ASSIGNMENTS:
             return _outrun(sent, content)
         name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
         update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
         end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
-        states = states_in(assignment.round)
+        states[assignment.cohort_index] = AssignmentState.ACCEPTED
         tell_round(run, assignment.round, states, sent.now)
         # Until the last one is in, the round waits for the others or its deadline.
         if OPEN_ASSIGNMENTS.isdisjoint(states):
