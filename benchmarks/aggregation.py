@@ -75,7 +75,9 @@ def write(options: argparse.Namespace) -> None:
     for name in ["weights", *(f"update-{index}" for index in range(options.count))]:
         layers = torch.empty(options.parameters).normal_(std=0.01, generator=generator).chunk(LAYERS)
         weights = {f"layer{index}.weight": layer for index, layer in enumerate(layers)}
-        (options.folder / name).write_bytes(encode(weights))
+        with (options.folder / name).open("wb") as file:
+            file.write(encode(weights))
+            os.fsync(file.fileno())  # else the disk is still being written while turns are measured
 
 
 def measure_time(options: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ HEADROOM_BYTES = 64 * 1024
 """What a payload may be larger than its tensors and the entries that name them."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
-_RELEASE_BYTES = 64 * 1024  # below this, a call to the kernel costs more than the pages are worth
+_CHUNK_BYTES = 2 * 1024**2  # a huge page, which the kernel would have to split to give back a part of it
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -122,9 +122,8 @@ def decode(data: bytes, spec: Spec) -> Weights:
     Raises:
         WireError: a subclass for each way in which `data` is not what it must be. Values are not looked at.
     """
-    _check_size(len(data), spec)
-    buffer = bytearray(data)
-    return _tensors(buffer, _offsets(buffer, spec), spec)
+    offsets = _offsets(data, spec)
+    return _tensors(bytearray(data), offsets, spec)
 
 
 def read_file(path: Path, spec: Spec) -> Weights:
@@ -139,26 +138,41 @@ def read_file(path: Path, spec: Spec) -> Weights:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        _check_size(size, spec)
+        if size == 0:  # which cannot be mapped
+            raise _too_short(size)
         # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
         buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
     offsets = _offsets(buffer, spec)
     weights = _tensors(buffer, offsets, spec)
     if sys.platform != "win32":
         buffer.madvise(mmap.MADV_SEQUENTIAL)
+        pages = _Pages(buffer)
         for name, tensor in weights.items():
-            _release_with(tensor, buffer, offsets[name])
+            pages.release_with(tensor, offsets[name])
     return weights
 
 
-def _release_with(tensor: torch.Tensor, buffer: mmap.mmap, start: int) -> None:
-    """Give a tensor's pages back when it goes, not when the last tensor of its file goes; should a view of it live on,
-    they come in from the file again.
+class _Pages:
+    """Gives a mapping's pages back, chunk by chunk, when the last tensor in a chunk is gone, instead of all at the end.
+
+    Should a view of a tensor live on, its pages come in from the file again.
     """
-    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if end - first >= _RELEASE_BYTES:
-        weakref.finalize(tensor, buffer.madvise, mmap.MADV_DONTNEED, first, end - first).atexit = False
+
+    def __init__(self, buffer: mmap.mmap) -> None:
+        self._buffer = buffer
+        self._tensors_in = Counter[int]()
+
+    def release_with(self, tensor: torch.Tensor, start: int) -> None:
+        chunks = range(start // _CHUNK_BYTES, -(-(start + tensor.nbytes) // _CHUNK_BYTES))
+        self._tensors_in.update(chunks)
+        weakref.finalize(tensor, self._gone, chunks).atexit = False
+
+    def _gone(self, chunks: range) -> None:
+        self._tensors_in.subtract(chunks)
+        free = [chunk for chunk in chunks if self._tensors_in[chunk] == 0]
+        if free:  # neighbours, since a chunk within a tensor is no other's
+            start, end = free[0] * _CHUNK_BYTES, min((free[-1] + 1) * _CHUNK_BYTES, len(self._buffer))
+            self._buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def check_file(path: Path, spec: Spec) -> None:
@@ -189,16 +203,14 @@ def _payload_bytes(spec: Spec) -> int:
     return sum(tensor.num_bytes for tensor in spec.values())
 
 
-def _check_size(size: int, spec: Spec) -> None:
-    if size < _LENGTH_BYTES:
-        raise Truncated(f"the payload has {size} bytes; the header's length alone takes {_LENGTH_BYTES}")
-    limit = max_size(spec)
-    if size > limit:
-        raise TooLarge(f"the payload has {size} bytes; these weights have {limit} at most")
+def _too_short(size: int) -> Truncated:
+    return Truncated(f"the payload has {size} bytes; the header's length alone takes {_LENGTH_BYTES}")
 
 
-def _offsets(buffer: Buffer, spec: Spec) -> Mapping[str, int]:
+def _offsets(buffer: Buffer | bytes, spec: Spec) -> Mapping[str, int]:
     """Return where each tensor of `spec` begins in `buffer`, having believed nothing."""
+    if len(buffer) < _LENGTH_BYTES:
+        raise _too_short(len(buffer))
     length = int.from_bytes(buffer[:_LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise BadHeader(f"the header says it has {length} bytes; {MAX_HEADER_BYTES} are allowed")
@@ -211,7 +223,11 @@ def _offsets(buffer: Buffer, spec: Spec) -> Mapping[str, int]:
 # A cohort's updates have one and the same header, byte by byte: it is read once. What is refused is not kept.
 @lru_cache(maxsize=8)
 def _offsets_in(header_bytes: bytes, size: int, spec_items: tuple[tuple[str, TensorSpec], ...]) -> Mapping[str, int]:
-    header, spec = _parse(header_bytes), dict(spec_items)
+    spec = dict(spec_items)
+    limit = max_size(spec)
+    if size > limit:
+        raise TooLarge(f"the payload has {size} bytes; these weights have {limit} at most")
+    header = _parse(header_bytes)
     data_start = _LENGTH_BYTES + len(header_bytes)
     _check_metadata(header.pop(_METADATA, {}))
     _check_names(header.keys(), spec)
@@ -297,7 +313,7 @@ def _tensor(buffer: Buffer, offset: int, tensor: TensorSpec) -> torch.Tensor:
     if tensor.num_elements == 0:  # torch.frombuffer knows no empty tensor
         return torch.empty(tensor.shape, dtype=tensor.torch_dtype)
     flat = torch.frombuffer(buffer, dtype=tensor.torch_dtype, count=tensor.num_elements, offset=offset)
-    return flat.reshape(tensor.shape)
+    return flat if len(tensor.shape) == 1 else flat.reshape(tensor.shape)
 
 
 def _some(names: set[str]) -> str:

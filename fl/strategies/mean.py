@@ -12,7 +12,7 @@ from fl.strategies.base import BadContribution, Contribution
 # long. benchmarks/aggregation.py measures it.
 _MOST_OPEN = 32
 _BLOCK = 512 * 1024
-_MAPPED_BYTES = 32 * 1024**2
+_MAPPED_BYTES = 16 * 1024**2
 
 
 def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> Weights:
@@ -27,7 +27,10 @@ def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> We
 
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017, Alg. 1.
     """
-    mean = {name: torch.empty(tensor.shape, dtype=accumulator_dtype(tensor)) for name, tensor in floating(weights)}
+    # Sorted, as the tensors lie in their files, which are then read from one end to the other.
+    mean = {
+        name: torch.empty(tensor.shape, dtype=accumulator_dtype(tensor)) for name, tensor in sorted(floating(weights))
+    }
     total = sum(contribution.num_examples for contribution in contributions)
     size = _group_size(mean)
     for first in range(0, len(contributions), size):

@@ -165,7 +165,7 @@ def test_deltas_are_let_go_as_they_are_added():
 
 
 def test_large_tensors_are_open_one_delta_at_a_time():
-    size = 9 * 1024**2  # 36 MiB of float32
+    size = 5 * 1024**2  # 20 MiB of float32
     shared = torch.zeros(size)
     alive: list[weakref.ref] = []
     most = 0
