@@ -30,7 +30,7 @@ HEADROOM_BYTES = 64 * 1024
 """What a payload may be larger than its tensors and the entries that name them."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
-_CHUNK_BYTES = 2 * 1024**2  # a huge page, which the kernel would have to split to give back a part of it
+_CHUNK_BYTES = 4 * 1024**2  # whole huge pages, which need no splitting, and few calls to the kernel
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}

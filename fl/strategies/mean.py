@@ -10,7 +10,7 @@ from fl.strategies.base import BadContribution, Contribution
 # A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
 # one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
 # long. benchmarks/aggregation.py measures it.
-_MOST_OPEN = 32
+_MOST_OPEN = 8
 _BLOCK = 512 * 1024
 _MAPPED_BYTES = 16 * 1024**2
 

@@ -109,7 +109,7 @@ def test_a_mistaken_write_to_a_mapped_file_never_reaches_the_file(tmp_path):
 
 def test_a_part_of_a_mapped_tensor_outlives_it(tmp_path):
     # Larger than the pieces in which memory goes back to the kernel when a tensor goes.
-    weights = {"large": torch.arange(2_000_000.0), "small": torch.ones(3)}
+    weights = {"large": torch.arange(6_000_000.0), "small": torch.ones(3)}
     path = tmp_path / "weights"
     path.write_bytes(wire.encode(weights))
 
@@ -121,7 +121,7 @@ def test_a_part_of_a_mapped_tensor_outlives_it(tmp_path):
 
 
 def test_the_pages_of_a_mapped_tensor_go_with_it_but_for_those_shared_with_its_neighbour(tmp_path):
-    weights = {"first": torch.ones(2_000_000), "second": torch.ones(2_000_000)}
+    weights = {"first": torch.ones(6_000_000), "second": torch.ones(6_000_000)}
     path = tmp_path / "weights"
     path.write_bytes(wire.encode(weights))
     mapped = wire.read_file(path, spec_of(weights))
@@ -130,9 +130,9 @@ def test_the_pages_of_a_mapped_tensor_go_with_it_but_for_those_shared_with_its_n
     before = resident_kilobytes(path)
     del mapped["first"]
 
-    # 8 MB of a file, given back in pieces of 2 MiB.
-    assert before >= 15_600
-    assert before - 7_900 <= resident_kilobytes(path) <= before - 6_000
+    # 24 MB of the file, given back in pieces of 4 MiB.
+    assert before >= 46_000
+    assert before - 24_000 <= resident_kilobytes(path) <= before - 18_000
 
 
 def resident_kilobytes(path) -> int:

@@ -16,6 +16,8 @@ from tests.fl.strategies.builders import contribution, in_files, reference_mean
 NUMBERS = st.floats(-1e3, 1e3, width=32)
 DELTAS = st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=12)
 EXAMPLES = st.integers(1, 10_000)
+SMALLEST = 1e-33
+"""Below, a share of a value can be less than the least float32 that keeps all its bits."""
 ZEROS = {"w": torch.zeros(3)}
 
 
@@ -33,7 +35,7 @@ def test_a_device_with_three_times_the_examples_counts_three_times():
 def test_equal_updates_average_to_themselves(delta, examples):
     mean = mean_of(*(contribution(count, w=delta) for count in examples))
 
-    np.testing.assert_allclose(mean, np.float32(delta), rtol=1e-6)
+    np.testing.assert_allclose(mean, np.float32(delta), rtol=2e-6, atol=SMALLEST)
 
 
 @given(deltas=DELTAS, data=st.data())
@@ -53,7 +55,7 @@ def test_another_order_of_assignment_changes_no_more_than_rounding(deltas, data)
     shuffled = data.draw(st.permutations(contributions))
 
     largest = np.abs(np.float32(deltas)).max()
-    np.testing.assert_allclose(mean_of(*shuffled), mean_of(*contributions), atol=2e-6 * largest)
+    np.testing.assert_allclose(mean_of(*shuffled), mean_of(*contributions), atol=2e-6 * largest + SMALLEST)
 
 
 def test_the_order_of_arrival_changes_no_bit(tmp_path):
@@ -69,7 +71,7 @@ def test_the_order_of_arrival_changes_no_bit(tmp_path):
     assert torch.equal(mean_of(*first_come), mean_of(*last_come))
 
 
-@pytest.mark.parametrize("devices", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("devices", [1, 7, 8, 9, 100])
 def test_the_mean_is_within_a_millionth_of_a_float64_reference(devices, tmp_path):
     generator = torch.Generator().manual_seed(devices)
     deltas = [{"w": 0.01 * torch.randn(20_000, generator=generator) + 0.003} for _ in range(devices)]
@@ -160,7 +162,7 @@ def test_deltas_are_let_go_as_they_are_added():
 
     # Two tensors in each of the few deltas that are open at once.
     assert len(alive) == 400
-    assert most <= 64
+    assert most <= 16
     assert not any(tensor() is not None for tensor in alive)
 
 
