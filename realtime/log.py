@@ -64,11 +64,15 @@ class LogPages:
         """Return the events that follow `seq`, in order, up to the end of their page; none at the stream's head."""
         key = (stream, epoch, seq // CHUNK_EVENTS)
         page = self._kept.get(key)
-        if page is None:
-            page = await self._read(key)
-        else:
+        if page is not None:
             self._kept.move_to_end(key)
-        return [entry for entry in page if entry.seq > seq]
+            return [entry for entry in page if entry.seq > seq]
+        joined = key in self._reading
+        found = [entry for entry in await self._read(key) if entry.seq > seq]
+        if joined and not found:
+            # The read that was under way may have begun before what the caller knows of was committed.
+            found = [entry for entry in await self._read(key) if entry.seq > seq]
+        return found
 
     async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
         task = self._reading.get(key)

@@ -130,7 +130,8 @@ def world(tmp_path):
     made.close()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it is open its loop runs in this thread, where other modules' tests need their own.
+@pytest.fixture(scope="module")
 def chromium(chromium_options):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**chromium_options)
