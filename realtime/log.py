@@ -67,22 +67,26 @@ class LogPages:
         if page is not None:
             self._kept.move_to_end(key)
             return [entry for entry in page if entry.seq > seq]
-        joined = key in self._reading
+        joined = self._is_read_now(key)
         found = [entry for entry in await self._read(key) if entry.seq > seq]
         if joined and not found:
             # The read that was under way may have begun before what the caller knows of was committed.
             found = [entry for entry in await self._read(key) if entry.seq > seq]
         return found
 
+    def _is_read_now(self, key: tuple[str, str, int]) -> bool:
+        # One that is done is of no use to who comes now: it may be older than what brings them.
+        return key in self._reading and not self._reading[key].done()
+
     async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
-        task = self._reading.get(key)
-        if task is None:
+        if not self._is_read_now(key):
             stream, _, number = key
-            task = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
-            self._reading[key] = task
-            task.add_done_callback(lambda _: self._reading.pop(key, None))
+            self._reading[key] = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
+        task = self._reading[key]
         # One reader that goes away must not take the page from the others.
         page = await asyncio.shield(task)
+        if self._reading.get(key) is task:
+            del self._reading[key]
         if len(page) == CHUNK_EVENTS:
             self._kept[key] = page
             while len(self._kept) > PAGES_KEPT:

@@ -232,7 +232,7 @@ async def test_while_clients_connect_events_are_published_and_at_the_seam_nothin
     sockets, starts = [], []
     while not done.is_set() and len(sockets) < 40:
         socket = await Socket("/ws/dashboard").connect()
-        recent = (await socket.until("recent_events"))["data"]
+        recent = (await socket.until("recent_events", more=False))["data"]
         starts.append(recent["to"])
         sockets.append(socket)
     await publishing
