@@ -205,11 +205,12 @@ def _select(round_: Round, size: int, now: datetime) -> bool:
         eligible = eligible_devices(run, now)
         if not started or run.state != RunState.RUNNING or len(eligible) < size:
             raise LostRace("the devices or the round were taken meanwhile")
-        cohort = select_cohort(eligible, size, cohort_seed(run.seed, round_.number))
+        by_name = dict(Device.objects.filter(pk__in=eligible).values_list("name", "pk"))
+        cohort = select_cohort(list(by_name), size, cohort_seed(run.seed, round_.number))
         try:
             Assignment.objects.bulk_create(
-                Assignment(round=round_, device_id=device_id, cohort_index=index, assigned_at=now)
-                for index, device_id in enumerate(cohort)
+                Assignment(round=round_, device_id=by_name[name], cohort_index=index, assigned_at=now)
+                for index, name in enumerate(cohort)
             )
         except IntegrityError as error:
             raise LostRace("a device was selected for another run meanwhile") from error

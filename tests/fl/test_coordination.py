@@ -158,6 +158,17 @@ def test_a_device_is_judged_by_its_offer_of_the_runs_task():
     assert eligible_devices(run, NOW) == [one.device.pk]
 
 
+def test_who_enrolled_first_changes_nothing_in_a_cohort():
+    for name in ("carl", "anna", "bert"):
+        participant(name).connect()
+    run = started_run(cohort_size=3)
+
+    step(run)
+
+    cohort = Assignment.objects.order_by("cohort_index").values_list("device__name", flat=True)
+    assert list(cohort) == ["anna", "bert", "carl"]
+
+
 def test_a_busy_device_is_not_selected_for_another_run():
     fleet(2)
     run, other = started_run(), started_run(name="another")
