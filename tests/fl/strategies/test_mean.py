@@ -35,7 +35,7 @@ def test_a_device_with_three_times_the_examples_counts_three_times():
 def test_equal_updates_average_to_themselves(delta, examples):
     mean = mean_of(*(contribution(count, w=delta) for count in examples))
 
-    np.testing.assert_allclose(mean, np.float32(delta), rtol=2e-6, atol=SMALLEST)
+    np.testing.assert_allclose(mean, np.float32(delta), rtol=1e-6, atol=SMALLEST)
 
 
 @given(deltas=DELTAS, data=st.data())
