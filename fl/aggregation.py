@@ -7,7 +7,7 @@ from functools import partial
 
 from edge.tasks import initial_weights
 from edge.training import evaluate
-from edge.weights import Spec, Weights, spec_of, weights_digest
+from edge.weights import Spec, Weights, weights_digest
 from edge.wire import encode, read_file
 from fl import files
 from fl.models import GlobalModel, Round, Run, Update
@@ -48,7 +48,7 @@ def aggregate(round_: Round) -> StoredModel:
     strategy = find_strategy(run.strategy)
     config = check_config(strategy, run.strategy_config)
     weights = read_file(files.local_path(base.file), spec_of_task(run.task))
-    state = _read_state(base, strategy, weights, config)
+    state = _read_state(base, strategy, spec_of_task(run.task), config)
     updates = (
         Update.objects.filter(assignment__round=round_, state=UpdateState.ACCEPTED)
         .order_by("assignment__cohort_index")
@@ -74,15 +74,15 @@ def evaluate_model(model: GlobalModel) -> Metrics | None:
 
 
 def _contributions(updates: Iterable[tuple[int, str]], spec: Spec) -> list[Contribution]:
-    # Each file is mapped when the strategy opens it and let go after, so memory holds one at a time.
+    # Each file is mapped when the strategy opens it and let go after, so memory holds a few at a time.
     return [
         Contribution(num_examples, partial(read_file, files.local_path(file), spec)) for num_examples, file in updates
     ]
 
 
-def _read_state(base: GlobalModel, strategy: Strategy, weights: Weights, config: Mapping[str, float]) -> State:
-    first = strategy.initial_state(weights, config)
-    return read_file(files.local_path(base.strategy_state_file), spec_of(first)) if first else {}
+def _read_state(base: GlobalModel, strategy: Strategy, spec: Spec, config: Mapping[str, float]) -> State:
+    state_spec = strategy.state_spec(spec, config)
+    return read_file(files.local_path(base.strategy_state_file), state_spec) if state_spec else {}
 
 
 def _store(weights: Weights, state: State) -> StoredModel:
