@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import msgspec
 from django.db.models import Q
@@ -81,17 +81,22 @@ class LogPages:
     async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
         if not self._is_read_now(key):
             stream, _, number = key
-            self._reading[key] = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
+            begun = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
+            begun.add_done_callback(partial(self._forget, key))
+            self._reading[key] = begun
         task = self._reading[key]
         # One reader that goes away must not take the page from the others.
         page = await asyncio.shield(task)
-        if self._reading.get(key) is task:
-            del self._reading[key]
         if len(page) == CHUNK_EVENTS:
             self._kept[key] = page
             while len(self._kept) > PAGES_KEPT:
                 self._kept.popitem(last=False)
         return page
+
+    def _forget(self, key: tuple[str, str, int], task: asyncio.Task[list[LogEntry]]) -> None:
+        # A newer read may have taken its place before this was called.
+        if self._reading.get(key) is task:
+            del self._reading[key]
 
 
 def read_page(stream: str, seq: int) -> list[LogEntry]:
