@@ -139,6 +139,18 @@ def assignment_progress_from(assignment: Assignment, update: Update | None) -> w
     )
 
 
+def updates_counted(round_: Round, states: Sequence[str]) -> wire.TrainingProgress:
+    """Return how many updates a round has received, from its assignments' states; it names no device."""
+    received = states.count(AssignmentState.ACCEPTED)
+    return wire.TrainingProgress(
+        run_id=round_.run_id,
+        round=round_.number,
+        phase=RoundState.TRAINING,
+        progress=received / len(states),
+        updates_received=received,
+    )
+
+
 def round_completed(round_: Round, model: GlobalModel) -> wire.TrainingProgress:
     """Return what a round has come to; it names no device."""
     if round_.started_at is None or round_.ended_at is None:

@@ -20,7 +20,8 @@ from fl.files import ReceivedFile
 from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, RoundState
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
-from fl.rounds import end_assignment, lock_run, states_in, tell_round, tell_run
+from fl.payloads import updates_counted
+from fl.rounds import end_assignment, lock_run, states_in, tell_run
 from fl.tasks import spec_of_task
 
 MAX_EXAMPLES = 2**40
@@ -34,44 +35,47 @@ MAX_MANIFEST_BYTES = 8 * 1024
 class _Sent:
     """What a device sent, less the file."""
 
-    device: Device
     assignment: Assignment
     manifest: bytes
     signature: bytes
     now: datetime
 
+    @property
+    def device(self) -> Device:
+        return self.assignment.device
 
-def size_limit(device: Device, assignment_id: int) -> int:
-    """Return how many bytes an update for a device's assignment can have at most.
+
+# What an update is checked against, and no more: a round takes one update after another, and each reads this.
+_ASSIGNMENT_COLUMNS = (
+    *("round_id", "device_id", "cohort_index", "state", "reason", "progress", "loss"),
+    *("round__number", "round__run_id", "round__base_model_id"),
+    *("round__run__task", "round__run__max_update_norm", "round__base_model__digest"),
+)
+
+
+def assignment_of(device: Device, assignment_id: int) -> Assignment:
+    """Return a device's assignment, open or not, as far as an update needs it.
 
     Raises:
-        NotFound: it has none of this number.
+        NotFound: the device has none of this number.
     """
-    of_it = Assignment.objects.filter(pk=assignment_id, device=device)
-    task = of_it.values_list("round__run__task", flat=True).first()
-    if task is None:
-        raise _no_such_assignment(assignment_id)
-    return max_size(spec_of_task(task))
-
-
-def _assignment_of(device: Device, assignment_id: int) -> Assignment:
-    """Return a device's assignment, open or not."""
-    related = ("round", "round__run", "round__base_model")
-    assignment = Assignment.objects.filter(pk=assignment_id, device=device).select_related(*related).first()
-    if assignment is None:
-        raise _no_such_assignment(assignment_id)
+    rows = Assignment.objects.select_related("round__run", "round__base_model").only(*_ASSIGNMENT_COLUMNS)
+    try:
+        assignment = rows.get(pk=assignment_id, device=device)
+    except Assignment.DoesNotExist:
+        raise NotFound(f"there is no assignment {assignment_id} of this device") from None
     assignment.device = device
     return assignment
 
 
-def _no_such_assignment(assignment_id: int) -> NotFound:
-    return NotFound(f"there is no assignment {assignment_id} of this device")
+def size_limit(assignment: Assignment) -> int:
+    """Return how many bytes an update for an assignment can have at most."""
+    return max_size(spec_of_task(assignment.round.run.task))
 
 
 def accept_update(
     *,
-    device: Device,
-    assignment_id: int,
+    assignment: Assignment,
     manifest: bytes,
     signature: bytes,
     file: ReceivedFile,
@@ -81,17 +85,16 @@ def accept_update(
     """Take in an update: check it, store it, count it; sending the same again answers the same.
 
     Args:
+        assignment: as `assignment_of` returned it, before or after the file arrived.
         manifest: the exact bytes that were signed.
         file: what arrived; it is moved to its place when the update is accepted, and stays the caller's otherwise.
         size: how many bytes arrived.
 
     Raises:
-        NotFound: the device has no such assignment.
         Conflict: another update was sent for it.
         UpdateRefused: a rule is broken; the assignment is rejected with this reason.
     """
-    assignment = _assignment_of(device, assignment_id)
-    sent = _Sent(device, assignment, manifest, signature, now)
+    sent = _Sent(assignment, manifest, signature, now)
     if assignment.state not in OPEN_ASSIGNMENTS:
         if (earlier := Update.objects.filter(assignment=assignment).first()) is not None:
             return _answer_again(sent, earlier)
@@ -107,18 +110,16 @@ def accept_update(
 
 
 def reject_update(
-    *, device: Device, assignment_id: int, manifest: bytes, signature: bytes, refusal: UpdateRefused, now: datetime
+    *, assignment: Assignment, manifest: bytes, signature: bytes, refusal: UpdateRefused, now: datetime
 ) -> NoReturn:
     """Reject an update for a rule that it broke before its file was whole, such as its size; raises the refusal.
 
     Raises:
-        NotFound: the device has no such assignment.
-        UpdateRefused: always, otherwise.
+        UpdateRefused: always.
     """
-    assignment = _assignment_of(device, assignment_id)
     if Update.objects.filter(assignment=assignment).exists() or assignment.state not in OPEN_ASSIGNMENTS:
         raise refusal
-    _reject(_Sent(device, assignment, manifest, signature, now), refusal)
+    _reject(_Sent(assignment, manifest, signature, now), refusal)
 
 
 def _check_awaits_update(assignment: Assignment) -> None:
@@ -230,7 +231,6 @@ def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile, size
 def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: float) -> UpdateReceipt:
     assignment = sent.assignment
     with events.transaction():
-        run = lock_run(assignment.round.run_id)
         # This UPDATE changes nothing and locks everything: while we hold the row, no coordinator can close the round.
         training = Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None)
         states = states_in(assignment.round)
@@ -240,10 +240,12 @@ def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: flo
         update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
         end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
         states[assignment.cohort_index] = AssignmentState.ACCEPTED
-        tell_round(run, assignment.round, states, sent.now)
         # Until the last one is in, the round waits for the others or its deadline.
         if OPEN_ASSIGNMENTS.isdisjoint(states):
             events.wake_coordinators()
+    # How many there are is a tick: to people the accepted assignment is told durably, and to all the round's close.
+    counted = updates_counted(assignment.round, states)
+    events.tick(f"updates:{assignment.round_id}", counted, stream=assignment.round.run.stream, now=sent.now)
     return _receipt(assignment.pk, update)
 
 

@@ -18,7 +18,7 @@ from fl import signals
 from fl.signals import Recorded, Ticked
 from realtime import messages
 from realtime.authentication import session_digest
-from realtime.groups import device_group, groups_of, user_group
+from realtime.groups import Kind, device_group, groups_of, user_group
 from realtime.messages import Ending
 from realtime.pacing import Pacer
 from realtime.publishing import call_on_loop, loop_of_process, publish
@@ -51,8 +51,8 @@ def _tell_event(recorded: Recorded, **_: Any) -> None:
 
 def _send_tick(tick: Ticked, number: int) -> None:
     frame = encode_frame(tick.event, tick.data.encode(), timestamp=tick.timestamp, key=tick.key, number=number)
-    # Whether a run is public is not known here; the hub knows, and asks each connection.
-    groups = groups_of(tick.stream, public=True)
+    # Whether a run is public is not known here; the hub knows, and asks each connection. Devices hear what is durable.
+    groups = [group for group in groups_of(tick.stream, public=True) if group != Kind.CLIENTS]
     publish([(group, messages.tick_message(group, tick.stream, tick.key, number, frame)) for group in groups])
 
 

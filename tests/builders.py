@@ -126,8 +126,7 @@ class Participant:
         try:
             size = file.receive([data], limit=10**9, too_large=ValueError)
             return updates.accept_update(
-                device=self.device,
-                assignment_id=self.assignment().pk,
+                assignment=updates.assignment_of(self.device, self.assignment().pk),
                 manifest=manifest,
                 signature=self.key.sign(manifest, UPDATE_CONTEXT) if signature is None else signature,
                 file=file,

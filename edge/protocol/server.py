@@ -62,13 +62,17 @@ class FlStatusUpdate(Payload, kw_only=True, frozen=True):
 
 
 class TrainingProgress(Payload, kw_only=True, frozen=True):
-    """One device's part of a round (a tick, or durable at a change of state), or a round's end (`round_completed`)."""
+    """One device's part of a round (a tick, or durable at a change of state), or what a round has come to.
+
+    Without an `assignment_id` it is of the whole round: a tick while updates come in, whose `updates_received` only
+    rises, and a durable event at its end (`round_completed`).
+    """
 
     event: ClassVar[str] = "training_progress"
     run_id: int
     round: int
     phase: str
-    """State of the assignment, or `round_completed`."""
+    """State of the assignment; of a whole round `training` or `round_completed`."""
     assignment_id: int | None = None
     device_id: int | None = None
     device_name: str | None = None

@@ -157,15 +157,14 @@ class UpdateView(APIView):
     )
     def put(self, request: Request, assignment_id: int) -> HttpResponse:
         """Send an update as safetensors; sending the same again answers the same."""
-        device, file = the_device(request), ReceivedFile()
+        assignment, file = updates.assignment_of(the_device(request), assignment_id), ReceivedFile()
         manifest, signature = _bytes_of(request, MANIFEST_HEADER), _bytes_of(request, SIGNATURE_HEADER)
         try:
-            size = _receive(request, assignment_id, file)
+            size = _receive(request, updates.size_limit(assignment), file)
         except UpdateRefused as refusal:
             file.discard()
             updates.reject_update(
-                device=device,
-                assignment_id=assignment_id,
+                assignment=assignment,
                 manifest=manifest,
                 signature=signature,
                 refusal=refusal,
@@ -173,8 +172,7 @@ class UpdateView(APIView):
             )
         try:
             receipt = updates.accept_update(
-                device=device,
-                assignment_id=assignment_id,
+                assignment=assignment,
                 manifest=manifest,
                 signature=signature,
                 file=file,
@@ -215,15 +213,13 @@ class FailureView(APIView):
         return _json(UpdateReceipt(assignment_id=assignment.pk, state=assignment.state, reason=assignment.reason))
 
 
-def _receive(request: Request, assignment_id: int, file: ReceivedFile) -> int:
+def _receive(request: Request, limit: int, file: ReceivedFile) -> int:
     """Write the body to `file` chunk by chunk and return its size; what is too large is noticed before, or on the way.
 
     Raises:
-        NotFound: the device has no such assignment.
         UpdateRefused: a header is missing or wrong, or the body is too large.
         Interrupted: the body ended too early.
     """
-    limit = updates.size_limit(the_device(request), assignment_id)
     for header in (MANIFEST_HEADER, SIGNATURE_HEADER):
         if not _bytes_of(request, header):
             raise UpdateRefused(

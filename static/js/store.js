@@ -130,9 +130,12 @@ const REDUCERS = {
   },
 
   training_progress(store, data, frame) {
-    if (data.run_id === store.runId) {
-      if (data.phase === "round_completed") completeRound(store, data);
-      else if (data.assignment_id !== null) takeProgress(store, data, frame);
+    if (data.phase === "round_completed") {
+      if (data.run_id === store.runId) completeRound(store, data);
+    } else if (data.assignment_id === null) {
+      countUpdates(store, data);
+    } else if (data.run_id === store.runId) {
+      takeProgress(store, data, frame);
     }
     store.tellEvent(frame);
   },
@@ -195,6 +198,19 @@ function completeRound(store, data) {
   });
   store.lastCompleted = data;
   store.touch("completed");
+}
+
+/** A round's updates only become more: a count that comes late, after the round's next status, changes nothing. */
+function countUpdates(store, data) {
+  const run = store.runs.get(data.run_id);
+  const rises = (known) => known !== undefined && known.updates_received < data.updates_received;
+  if (run?.round === data.round && rises(run)) {
+    store.runs.set(data.run_id, { ...run, updates_received: data.updates_received });
+    store.touch("runs");
+  }
+  if (data.run_id === store.runId && rises(store.rounds.get(data.round))) {
+    store.mergeRound(data.round, { updates_received: data.updates_received });
+  }
 }
 
 function takeProgress(store, data, frame) {

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from fl.coordination import advance
 from fl.exceptions import Conflict, NotFound, TooLarge, UpdateRefused
 from fl.models import Assignment, Event, GlobalModel, Update
 from fl.rounds import newest_model
+from fl.signals import ticked
 from fl.tasks import spec_of_task
 from tests.builders import NOW, at, current_round, fleet, person, started_run, step
 from tests.fl.threads import at_once
@@ -41,6 +43,21 @@ def told(stream, event):
     """Return the payloads of one kind in a stream, oldest first."""
     rows = Event.objects.filter(stream=stream, event=event).order_by("seq")
     return [msgspec.json.decode(row.data) for row in rows]
+
+
+@contextmanager
+def ticks():
+    """Collect what is ticked meanwhile."""
+    collected = []
+
+    def take(tick, **_):
+        collected.append(tick)
+
+    ticked.connect(take)
+    try:
+        yield collected
+    finally:
+        ticked.disconnect(take)
 
 
 def files_of(assignment):
@@ -70,17 +87,21 @@ def test_an_accepted_update_is_stored_whole_with_the_exact_manifest(training):
     assert (assignment.state, assignment.progress, assignment.ended_at) == ("accepted", 1.0, at(3))
 
 
-def test_an_accepted_update_is_told_to_people_with_its_device_and_to_followers_without(training):
+def test_an_accepted_update_is_told_to_people_with_its_device_and_counted_for_followers_without(training):
     run, (sender, *_) = training
 
-    sender.send(delta(), metrics={"loss": 0.5}, num_examples=40)
+    with ticks() as collected:
+        sender.send(delta(), metrics={"loss": 0.5}, num_examples=40)
 
     (progress,) = [payload for payload in told("system", "training_progress") if payload["phase"] == "accepted"]
     assert (progress["device_id"], progress["device_name"]) == (sender.device.pk, sender.device.name)
     assert (progress["num_examples"], progress["metrics"], progress["progress"]) == (40, {"loss": 0.5}, 1.0)
-    status = told(run.stream, "fl_status_update")[-1]
-    assert (status["updates_received"], status["updates_lost"]) == (1, 0)
-    assert sender.device.name not in str(told(run.stream, "fl_status_update"))
+    (tick,) = collected
+    count = msgspec.json.decode(tick.data)
+    assert tick.stream == run.stream
+    assert (count["phase"], count["updates_received"], count["progress"]) == ("training", 1, 1 / 3)
+    assert count["assignment_id"] is None
+    assert sender.device.name not in tick.data
 
 
 def test_metrics_may_be_absent_and_a_zero_delta_is_a_delta(training):
@@ -251,15 +272,14 @@ def test_a_number_that_json_cannot_hold_is_no_manifest(training):
 
 def test_an_update_that_is_too_large_is_rejected_before_it_is_whole(training):
     run, (sender, *others) = training
-    limit = updates.size_limit(sender.device, sender.assignment().pk)
+    limit = updates.size_limit(sender.assignment())
     data = encode(delta())
     manifest = sender.manifest(data)
     refusal = TooLarge(f"more than {limit} bytes")
 
     with pytest.raises(TooLarge):
         updates.reject_update(
-            device=sender.device,
-            assignment_id=sender.assignment().pk,
+            assignment=updates.assignment_of(sender.device, sender.assignment().pk),
             manifest=manifest,
             signature=sender.key.sign(manifest, b"qflare/v1/update"),
             refusal=refusal,
@@ -279,7 +299,7 @@ def test_an_update_that_is_too_large_is_rejected_before_it_is_whole(training):
 def test_the_limit_lets_an_honest_update_pass(training):
     _, (sender, *_) = training
 
-    assert len(encode(delta())) < updates.size_limit(sender.device, sender.assignment().pk) < 100_000
+    assert len(encode(delta())) < updates.size_limit(sender.assignment()) < 100_000
 
 
 def test_too_large_again_is_refused_again_and_changes_nothing(training):
@@ -289,8 +309,7 @@ def test_too_large_again_is_refused_again_and_changes_nothing(training):
 
     with pytest.raises(TooLarge):
         updates.reject_update(
-            device=sender.device,
-            assignment_id=sender.assignment().pk,
+            assignment=updates.assignment_of(sender.device, sender.assignment().pk),
             manifest=b"{}",
             signature=b"",
             refusal=TooLarge("more"),
@@ -303,21 +322,9 @@ def test_too_large_again_is_refused_again_and_changes_nothing(training):
 
 def test_another_devices_assignment_is_not_found(training):
     _, (sender, other, _) = training
-    file = files.ReceivedFile()
-    file.receive([b"x"], limit=10, too_large=ValueError)
 
     with pytest.raises(NotFound):
-        updates.accept_update(
-            device=other.device,
-            assignment_id=sender.assignment().pk,
-            manifest=b"{}",
-            signature=b"",
-            file=file,
-            size=1,
-            now=NOW,
-        )
-
-    assert sender.assignment().state == "assigned"
+        updates.assignment_of(other.device, sender.assignment().pk)
     assert not Update.objects.exists()
 
 
@@ -477,22 +484,21 @@ def test_a_run_that_is_paused_while_an_update_is_checked_is_not_told_as_running(
             return self._path
 
     inner = files.ReceivedFile()
-    data = encode(delta())
+    data = encode(delta(bias=torch.tensor([math.nan])))
     size = inner.receive([data], limit=10**6, too_large=ValueError)
     manifest = senders[0].manifest(data)
-    updates.accept_update(
-        device=senders[0].device,
-        assignment_id=senders[0].assignment().pk,
-        manifest=manifest,
-        signature=senders[0].key.sign(manifest, b"qflare/v1/update"),
-        file=PausingFile(inner),
-        size=size,
-        now=at(2),
-    )
+    with pytest.raises(UpdateRefused):
+        updates.accept_update(
+            assignment=updates.assignment_of(senders[0].device, senders[0].assignment().pk),
+            manifest=manifest,
+            signature=senders[0].key.sign(manifest, b"qflare/v1/update"),
+            file=PausingFile(inner),
+            size=size,
+            now=at(2),
+        )
 
-    states = [status["state"] for status in told(run.stream, "fl_status_update")]
-    assert states[-2:] == ["paused", "paused"]
-    assert told(run.stream, "fl_status_update")[-1]["updates_received"] == 1
+    told_states = [(status["state"], status["updates_lost"]) for status in told(run.stream, "fl_status_update")]
+    assert told_states[-2:] == [("paused", 0), ("paused", 1)]
 
 
 @pytest.mark.django_db(transaction=True)

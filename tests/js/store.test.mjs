@@ -96,6 +96,33 @@ test("a new round takes the parts of the old one with it", () => {
   assert.deepEqual([...store.progress.keys()], [8]);
 });
 
+const count = (changes = {}) => ({
+  event: "training_progress",
+  data: progress({ assignment_id: null, device_id: null, device_name: null, progress: 0.5, updates_received: 1, ...changes }),
+  key: "updates:1",
+  number: 1,
+});
+
+test("a count of updates is the run's and the round's", () => {
+  const store = storeOf();
+  store.apply(durable("fl_status_update", status(), 1));
+
+  store.apply(count());
+
+  assert.deepEqual([store.run.updates_received, store.rounds.get(1).updates_received], [1, 1]);
+});
+
+test("a count that comes late takes nothing back", () => {
+  const store = storeOf();
+  store.apply(durable("fl_status_update", status({ updates_received: 2, round_state: "aggregating" }), 1));
+  store.apply(durable("fl_status_update", status({ round: 2 }), 2));
+
+  store.apply(count());
+
+  assert.deepEqual([store.run.round, store.run.updates_received], [2, 0]);
+  assert.deepEqual([store.rounds.get(1).state, store.rounds.get(1).updates_received], ["aggregating", 2]);
+});
+
 test("a round's results come from its completion and from its model, in either order", () => {
   const completed = { run_id: 1, round: 1, phase: "round_completed", metrics: { accuracy: 0.5 }, device_metrics: {}, updates_received: 2, duration_seconds: 3 };
   const model = { run_id: 1, round: 1, phase: "completed", version: 1, metrics: { accuracy: 0.5 }, device_metrics: {}, size_bytes: 10, is_best: true };

@@ -197,6 +197,7 @@ async def test_a_device_hears_its_own_stream_and_runs_of_its_tasks_and_nothing_o
     for stream in [*unheard, *heard]:
         await record(stream, note(stream))
     await asyncio.to_thread(tick_now, "progress:1")
+    await asyncio.to_thread(tick_now, "updates:1", stream="run:8")
     for _ in heard:
         frame = await socket.frame()
         assert frame["stream"] == frame["data"]["title"]
