@@ -10,7 +10,7 @@ import logging
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,7 +18,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import signing
 from django.db import IntegrityError
-from django.db.models import Q
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Greatest
 from django.db.transaction import on_commit
 
 from edge.identity import ALGORITHM, fingerprint_of
@@ -382,9 +383,10 @@ def expire_leases(*, now: datetime) -> int:
     return expired
 
 
-def acknowledge(*, device_id: int, seq: int) -> None:
-    """Take note that a device knows its own stream up to `seq`; an older acknowledgement changes nothing."""
-    Device.objects.filter(pk=device_id, acked_seq__lt=seq).update(acked_seq=seq)
+def acknowledge(*, seqs: Mapping[int, int]) -> None:
+    """Take note of how far devices, by their ids, know their own streams; older acknowledgements change nothing."""
+    told = Case(*(When(pk=device_id, then=Value(seq)) for device_id, seq in seqs.items()), default=F("acked_seq"))
+    Device.objects.filter(pk__in=seqs).update(acked_seq=Greatest(F("acked_seq"), told))
 
 
 def _hash(secret: str) -> str:

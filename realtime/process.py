@@ -31,6 +31,7 @@ from realtime.publishing import use_loop
 logger = logging.getLogger(__name__)
 
 REJOIN_SECONDS = 3600.0
+ACKNOWLEDGE_SECONDS = 1.0
 CLOSING_SECONDS = 2.0
 RETRY_MS = (500, 10_000)
 """When clients of a server that restarts come back: spread over this, or all would come at once."""
@@ -48,6 +49,8 @@ class Process:
         """The device at each connection, by its id."""
         self.heard: set[str] = set()
         """Connections of devices that were heard from since their leases were last renewed."""
+        self.acknowledged: dict[int, int] = {}
+        """How far devices say that they know their own streams, by device, since this was last written."""
         self._started_at = timezone.now()
         self._rates = statistics.Rates(asyncio.get_running_loop().time())
         self._clockwork: list[asyncio.Task[None]] = []
@@ -60,6 +63,7 @@ class Process:
             (settings.QFLARE_POLL_SECONDS, self.hub.poll),
             (settings.QFLARE_STALL_SECONDS / 5, self._end_stalled),
             (lease_seconds, self._renew_leases),
+            (ACKNOWLEDGE_SECONDS, self.write_acknowledged),
             (settings.QFLARE_RECHECK_SECONDS, self.recheck),
             (statistics.WRITE_SECONDS, self._write_statistics),
             (REJOIN_SECONDS, self.hub.rejoin),
@@ -91,6 +95,7 @@ class Process:
             task.cancel()
         if self._clockwork:
             await asyncio.wait(self._clockwork)
+        await self.write_acknowledged()
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)
         await query(statistics.forget, self.instance)
@@ -151,6 +156,12 @@ class Process:
         heard, self.heard = self.heard, set()
         if heard:
             await query(devices.heard_from, connection_ids=sorted(heard), now=timezone.now())
+
+    async def write_acknowledged(self) -> None:
+        """Write what devices have acknowledged; should that be lost, they are told again what they know already."""
+        acknowledged, self.acknowledged = self.acknowledged, {}
+        if acknowledged:
+            await query(devices.acknowledge, seqs=acknowledged)
 
     # ── transport and statistics ──────────────────────────────────────────────────────────────────────────────────────
 

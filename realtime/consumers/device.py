@@ -53,6 +53,8 @@ class DeviceConsumer(Consumer):
     async def disconnect(self, code: int) -> None:
         """Give up the lease of this very connection; a newer one of the device keeps its own."""
         if self._device is not None:
+            # First: the next connection of the device is to find what it has said on this one.
+            await self.process.write_acknowledged()
             await query(devices.disconnected, connection_id=self.connection.id, now=timezone.now())
 
     async def receive_message(self, message: client.Message, text: str) -> None:
@@ -77,17 +79,18 @@ class DeviceConsumer(Consumer):
             case client.Progress():
                 await query(assignments.report_progress, device_id=device.pk, progress=message, now=timezone.now())
             case client.Ack():
-                await self._acknowledge(device, message)
+                self._acknowledge(device, message)
             case _:
                 await super().handle(message, text)
 
-    async def _acknowledge(self, device: Device, ack: client.Ack) -> None:
+    def _acknowledge(self, device: Device, ack: client.Ack) -> None:
         if ack.stream != device.stream:
             raise Refused("invalid_message", f"a device acknowledges its own stream, {device.stream}, only")
         cursor = self.connection.cursors.get(device.stream)
         if cursor is None or not 0 <= ack.seq <= cursor.heard:
             raise Refused("invalid_message", f"{device.stream} has no event {ack.seq} yet")
-        await query(devices.acknowledge, device_id=device.pk, seq=ack.seq)
+        known = self.process.acknowledged
+        known[device.pk] = max(ack.seq, known.get(device.pk, 0))
 
     # ── the handshake ─────────────────────────────────────────────────────────────────────────────────────────────────
 

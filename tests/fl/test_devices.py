@@ -574,14 +574,14 @@ def test_an_unknown_device_gets_no_lease():
         connect(device, "one")
 
 
-def test_an_acknowledgement_only_moves_forward():
-    device = participant().device
+def test_acknowledgements_of_many_devices_are_noted_at_once_and_only_move_forward():
+    first, second, silent = (participant().device for _ in range(3))
 
-    devices.acknowledge(device_id=device.pk, seq=5)
-    devices.acknowledge(device_id=device.pk, seq=3)
+    devices.acknowledge(seqs={first.pk: 5, second.pk: 2})
+    devices.acknowledge(seqs={first.pk: 3, second.pk: 4})
 
-    device.refresh_from_db()
-    assert device.acked_seq == 5
+    acked = dict(Device.objects.values_list("pk", "acked_seq"))
+    assert acked == {first.pk: 5, second.pk: 4, silent.pk: 0}
 
 
 @pytest.mark.django_db(transaction=True)
