@@ -18,7 +18,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import signing
 from django.db import IntegrityError
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, PositiveBigIntegerField, Q, Value, When
 from django.db.models.functions import Greatest
 from django.db.transaction import on_commit
 
@@ -385,7 +385,10 @@ def expire_leases(*, now: datetime) -> int:
 
 def acknowledge(*, seqs: Mapping[int, int]) -> None:
     """Take note of how far devices, by their ids, know their own streams; older acknowledgements change nothing."""
-    told = Case(*(When(pk=device_id, then=Value(seq)) for device_id, seq in seqs.items()), default=F("acked_seq"))
+    told = Case(
+        *(When(pk=device_id, then=Value(seq)) for device_id, seq in seqs.items()),
+        output_field=PositiveBigIntegerField(),
+    )
     Device.objects.filter(pk__in=seqs).update(acked_seq=Greatest(F("acked_seq"), told))
 
 

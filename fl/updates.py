@@ -21,7 +21,7 @@ from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, Ro
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
 from fl.payloads import updates_counted
-from fl.rounds import end_assignment, lock_run, states_in, tell_run
+from fl.rounds import end_assignment, lock_run, tell_run
 from fl.tasks import spec_of_task
 
 MAX_EXAMPLES = 2**40
@@ -231,22 +231,34 @@ def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile, size
 def _store(sent: _Sent, content: UpdateManifest, file: ReceivedFile, length: float) -> UpdateReceipt:
     assignment = sent.assignment
     with events.transaction():
-        # This UPDATE changes nothing and locks everything: while we hold the row, no coordinator can close the round.
-        training = Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None)
-        states = states_in(assignment.round)
-        if not training or states[assignment.cohort_index] not in OPEN_ASSIGNMENTS:
-            return _outrun(sent, content)
-        name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
-        update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
-        end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
-        states[assignment.cohort_index] = AssignmentState.ACCEPTED
-        # Until the last one is in, the round waits for the others or its deadline.
-        if OPEN_ASSIGNMENTS.isdisjoint(states):
-            events.wake_coordinators()
+        states = _states_if_awaited(assignment)
+        if states is not None:
+            name = file.keep(f"updates/{assignment.round_id}/{assignment.pk}-{content.update_digest}.safetensors")
+            update = _row(sent, content, UpdateState.ACCEPTED, norm=length, file=name)
+            end_assignment(assignment, AssignmentState.ACCEPTED, reason="", now=sent.now, update=update)
+            states[assignment.cohort_index] = AssignmentState.ACCEPTED
+            # Until the last one is in, the round waits for the others or its deadline.
+            if OPEN_ASSIGNMENTS.isdisjoint(states):
+                events.wake_coordinators()
+    if states is None:
+        return _outrun(sent, content)
     # How many there are is a tick: to people the accepted assignment is told durably, and to all the round's close.
     counted = updates_counted(assignment.round, states)
     events.tick(f"updates:{assignment.round_id}", counted, stream=assignment.round.run.stream, now=sent.now)
     return _receipt(assignment.pk, update)
+
+
+def _states_if_awaited(assignment: Assignment) -> list[str] | None:
+    """Keep a round and its assignments as they are until the transaction ends; return the assignments' states.
+
+    None: the round has closed, or the assignment has ended.
+    """
+    # This UPDATE changes nothing and locks the round: while we hold it, no coordinator can close it.
+    if not Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None):
+        return None
+    cohort = Assignment.objects.select_for_update().filter(round=assignment.round_id).order_by("cohort_index")
+    states = list(cohort.values_list("state", flat=True))
+    return states if states[assignment.cohort_index] in OPEN_ASSIGNMENTS else None
 
 
 def _outrun(sent: _Sent, content: UpdateManifest) -> UpdateReceipt:
