@@ -1,9 +1,10 @@
 """Files of weights: written, fsynced and renamed before the row that names them; swept when no row does."""
 
+import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -43,29 +44,40 @@ class DurableFileSystemStorage(FileSystemStorage):
 
 
 class ReceivedFile:
-    """A file that is arriving: chunks go to a temporary file, which takes its name in storage when `keep` is called."""
+    """A file that is arriving: chunks go to a temporary file, which takes its name in storage when `keep` is called.
+
+    Attributes:
+        size: bytes that have arrived.
+    """
 
     def __init__(self) -> None:
         folder = incoming_folder()
-        _make_folder(folder)
         self.path = folder / f"{secrets.token_hex(8)}.partial"
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._file: IO[bytes] | None = None
 
-    def receive(self, chunks: Iterable[bytes], *, limit: int, too_large: Callable[[int], Exception]) -> int:
-        """Write chunks until they end; raise `too_large(bytes so far)` as soon as they pass the limit.
+    def write(self, chunk: bytes) -> None:
+        """Add bytes; nothing is on the disk before the first ones."""
+        if self._file is None:
+            _make_folder(self.path.parent)
+            self._file = self.path.open("wb")
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
 
-        Returns:
-            How many bytes arrived.
-        """
-        size = 0
-        with self.path.open("wb") as file:
-            for chunk in chunks:
-                size += len(chunk)
-                if size > limit:
-                    raise too_large(size)
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        return size
+    def complete(self) -> None:
+        """Write out what has arrived: from now on it is read and kept, and nothing is added."""
+        self.write(b"")
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what has arrived, in hexadecimal."""
+        return self._hash.hexdigest()
 
     def keep(self, name: str) -> str:
         """Move the file to its name in storage, durably, and return the name."""
@@ -80,7 +92,9 @@ class ReceivedFile:
 
     def discard(self) -> None:
         """Remove the file unless it was kept."""
-        self.path.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
 
 
 def incoming_folder() -> Path:

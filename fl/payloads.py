@@ -19,9 +19,12 @@ def weights_url(digest: str) -> str:
     return f"/api/v1/weights/{digest}/"
 
 
+UPDATE_PATH = "/api/v1/assignments/{assignment_id}/update/"
+
+
 def update_url(assignment_id: int) -> str:
     """Return where the update of an assignment goes."""
-    return f"/api/v1/assignments/{assignment_id}/update/"
+    return UPDATE_PATH.format(assignment_id=assignment_id)
 
 
 def run_status(run: Run) -> wire.FlStatusUpdate:

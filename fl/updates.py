@@ -13,7 +13,7 @@ from edge.protocol import PROTOCOL
 from edge.protocol.http import UpdateManifest, UpdateReceipt
 from edge.protocol.server import ErrorNotification
 from edge.weights import norm
-from edge.wire import WireError, check_file, file_digest, max_size, read_file
+from edge.wire import WireError, check_file, max_size, read_file
 from fl import events
 from fl.exceptions import Conflict, NotFound, UpdateRefused
 from fl.files import ReceivedFile
@@ -79,7 +79,6 @@ def accept_update(
     manifest: bytes,
     signature: bytes,
     file: ReceivedFile,
-    size: int,
     now: datetime,
 ) -> UpdateReceipt:
     """Take in an update: check it, store it, count it; sending the same again answers the same.
@@ -88,7 +87,6 @@ def accept_update(
         assignment: as `assignment_of` returned it, before or after the file arrived.
         manifest: the exact bytes that were signed.
         file: what arrived; it is moved to its place when the update is accepted, and stays the caller's otherwise.
-        size: how many bytes arrived.
 
     Raises:
         Conflict: another update was sent for it.
@@ -103,7 +101,7 @@ def accept_update(
         content = _checked_manifest(sent)
         if assignment.state not in OPEN_ASSIGNMENTS:
             return _keep_late(sent, content)
-        length = _checked_file(sent, content, file, size)
+        length = _checked_file(sent, content, file)
     except UpdateRefused as refusal:
         _reject(sent, refusal)
     return _store(sent, content, file, length)
@@ -202,21 +200,23 @@ def _check_subject(sent: _Sent, content: UpdateManifest) -> None:
             raise UpdateRefused(f"the manifest says {field} {said}; it must be {value}", code="wrong_manifest")
 
 
-def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile, size: int) -> float:
+def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile) -> float:
     """Check what arrived against its manifest, the model and the run's limit; return the delta's L2 norm."""
-    if size != content.size:
-        raise UpdateRefused(f"{size} bytes arrived; the manifest says {content.size}", code="wrong_size")
-    if file_digest(file.path) != content.update_digest:
+    if file.size != content.size:
+        raise UpdateRefused(f"{file.size} bytes arrived; the manifest says {content.size}", code="wrong_size")
+    if file.digest != content.update_digest:
         raise UpdateRefused("the file's SHA-256 is not the one in the manifest", code="wrong_digest")
     run = sent.assignment.round.run
     spec = spec_of_task(run.task)
     try:
-        check_file(file.path, spec)
+        # One pass over the values: the norm of what is not finite is not finite either.
+        length = norm(read_file(file.path, spec))
+        if not math.isfinite(length):
+            check_file(file.path, spec)
     except WireError as error:
         raise UpdateRefused(str(error), code=error.code) from error
-    length = norm(read_file(file.path, spec))
     if not math.isfinite(length):
-        raise UpdateRefused("the update holds values that are not finite", code="not_finite")
+        raise UpdateRefused("the update is too long to be measured: its L2 norm is infinite", code="not_finite")
     if run.max_update_norm is not None and length > run.max_update_norm:
         raise UpdateRefused(
             f"the update's L2 norm is {length:.4g}; this run takes at most {run.max_update_norm:g}",

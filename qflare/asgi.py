@@ -14,6 +14,7 @@ django.setup(set_prefix=False)
 import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
 from qflare.handler import Handler  # noqa: E402 - see above
+from qflare.uploads import assignment_in, take_update  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
 from realtime.publishing import use_loop  # noqa: E402 - see above
 from realtime.routing import websockets  # noqa: E402 - see above
@@ -24,7 +25,11 @@ http = Handler()
 async def serve_http(scope: Any, receive: Any, send: Any) -> None:
     """Answer a request; what it records is told from this loop."""
     use_loop(asyncio.get_running_loop())
-    await http(scope, receive, send)
+    assignment_id = assignment_in(scope["path"])
+    if assignment_id is None:
+        await http(scope, receive, send)
+    else:
+        await take_update(assignment_id, scope, receive, send, http.call)
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:

@@ -5,14 +5,19 @@ database connection, of its own. Here a few threads keep their connections.
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 THREADS = 16
 
@@ -34,12 +39,19 @@ class Handler(ASGIHandler):
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """Answer in a thread, and let the loop go on meanwhile."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, copy_context().run, self._answer, request)
+        return await self.call(self.get_response, request)
 
-    def _answer(self, request: HttpRequest) -> HttpResponseBase:
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in one of these threads, which keep their database connections."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, copy_context().run, _with_connections, partial(function, *args, **kwargs)
+        )
+
+
+def _with_connections(function: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return function()
+    finally:
         close_old_connections()
-        try:
-            return self.get_response(request)
-        finally:
-            close_old_connections()

@@ -174,7 +174,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "fl.api.schema.add_wire_structs",
+        "fl.api.schema.complete_document",
     ],
     "ENUM_NAME_OVERRIDES": {
         "RunState": list(RunState),

@@ -124,13 +124,13 @@ class Participant:
         manifest = self.manifest(data, **changes) if manifest is None else manifest
         file = files.ReceivedFile()
         try:
-            size = file.receive([data], limit=10**9, too_large=ValueError)
+            file.write(data)
+            file.complete()
             return updates.accept_update(
                 assignment=updates.assignment_of(self.device, self.assignment().pk),
                 manifest=manifest,
                 signature=self.key.sign(manifest, UPDATE_CONTEXT) if signature is None else signature,
                 file=file,
-                size=size,
                 now=now,
             )
         finally:

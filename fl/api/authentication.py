@@ -1,5 +1,7 @@
 """A device's door to the API: its bearer token. People come by their session."""
 
+from datetime import datetime
+
 from django.contrib.auth.models import AnonymousUser, User
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -11,6 +13,7 @@ from fl.models import Device
 from fl.visibility import Principal, principal_of_device, principal_of_user
 
 SCHEME = "Bearer"
+CHALLENGE = f'{SCHEME} realm="qflare"'
 _PRINCIPAL = "_qflare_principal"
 
 
@@ -26,18 +29,26 @@ class DeviceTokenAuthentication(BaseAuthentication):
         Raises:
             Unauthenticated: the token is none of ours, too old, or its device may not come in.
         """
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != SCHEME.lower():
-            return None
-        if not token.strip():
-            raise Unauthenticated(
-                "the Authorization header holds no token", action="send: Authorization: Bearer <token>"
-            )
-        return AnonymousUser(), device_of_token(token=token.strip(), now=timezone.now())
+        device = device_of_header(request.headers.get("Authorization", ""), timezone.now())
+        return None if device is None else (AnonymousUser(), device)
 
     def authenticate_header(self, request: Request) -> str:
         """Return what a 401 asks for."""
-        return f'{SCHEME} realm="qflare"'
+        return CHALLENGE
+
+
+def device_of_header(value: str, now: datetime) -> Device | None:
+    """Return the device of an Authorization header; None without a token of this scheme.
+
+    Raises:
+        Unauthenticated: the token is none of ours, too old, or its device may not come in.
+    """
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != SCHEME.lower():
+        return None
+    if not token.strip():
+        raise Unauthenticated("the Authorization header holds no token", action="send: Authorization: Bearer <token>")
+    return device_of_token(token=token.strip(), now=now)
 
 
 def device_of(request: Request) -> Device | None:

@@ -1,18 +1,17 @@
 """What devices need over HTTP: who the server is, a way in, weights down, updates up. The socket carries all else."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from django.conf import settings
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
+from django.http import HttpResponse, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import ParseError
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -20,45 +19,32 @@ from rest_framework.views import APIView
 from edge.identity import ALGORITHM, ENROLL_CONTEXT, RECEIPT_CONTEXT, BadSignature, verify
 from edge.protocol import PROTOCOL
 from edge.protocol.http import (
-    MANIFEST_HEADER,
     SIGNATURE_HEADER,
     EnrollmentReceipt,
     EnrollmentRequest,
     ServerIdentity,
     UpdateReceipt,
 )
-from fl import assignments, devices, updates
+from fl import assignments, devices
 from fl.api.authentication import the_device
 from fl.api.permissions import ForDevices
 from fl.api.schema import wire
 from fl.api.streaming import MEDIA_TYPE, send_weights
 from fl.api.throttling import RefusedEnrollments
+from fl.api.uploads import bytes_of
 from fl.exceptions import (
-    EncodedBody,
     Invalid,
-    LengthRequired,
     NotAllowed,
     NotFound,
     TokenRefused,
     TooLarge,
-    UpdateRefused,
 )
-from fl.files import ReceivedFile
 from fl.lifecycle import OPEN_ASSIGNMENTS
 from fl.models import GlobalModel
 from fl.server_key import server_key
 from fl.visibility import principal_of_device, runs_for
 
-CHUNK_BYTES = 64 * 1024
 MAX_ENROLLMENT_BYTES = 16 * 1024
-
-
-class Interrupted(APIException):
-    """The body ended before its time: nothing is wrong with it, the device sends it again."""
-
-    status_code = 408
-    default_detail = "the body ended before all of it had come"
-    default_code = "interrupted"
 
 
 def _header(name: str, description: str) -> OpenApiParameter:
@@ -139,51 +125,6 @@ class WeightsView(APIView):
         return send_weights(request._request, model)
 
 
-class UpdateView(APIView):
-    """Where the update of an assignment goes."""
-
-    permission_classes = [ForDevices]
-    # The body is weights: it goes to a file as it comes, and no parser sees it.
-    parser_classes = ()
-
-    @extend_schema(
-        operation_id="assignments_send_update",
-        request={MEDIA_TYPE: OpenApiTypes.BINARY},
-        parameters=[
-            _header(MANIFEST_HEADER, "The exact bytes of the manifest that were signed."),
-            _header(SIGNATURE_HEADER, "ML-DSA-65 over the manifest, in the context `qflare/v1/update`."),
-        ],
-        responses={(200, "application/json"): wire(UpdateReceipt)},
-    )
-    def put(self, request: Request, assignment_id: int) -> HttpResponse:
-        """Send an update as safetensors; sending the same again answers the same."""
-        assignment, file = updates.assignment_of(the_device(request), assignment_id), ReceivedFile()
-        manifest, signature = _bytes_of(request, MANIFEST_HEADER), _bytes_of(request, SIGNATURE_HEADER)
-        try:
-            size = _receive(request, updates.size_limit(assignment), file)
-        except UpdateRefused as refusal:
-            file.discard()
-            updates.reject_update(
-                assignment=assignment,
-                manifest=manifest,
-                signature=signature,
-                refusal=refusal,
-                now=timezone.now(),
-            )
-        try:
-            receipt = updates.accept_update(
-                assignment=assignment,
-                manifest=manifest,
-                signature=signature,
-                file=file,
-                size=size,
-                now=timezone.now(),
-            )
-        finally:
-            file.discard()
-        return _json(receipt)
-
-
 class FailureSerializer(serializers.Serializer[Any]):
     """Why a device gives up."""
 
@@ -213,49 +154,6 @@ class FailureView(APIView):
         return _json(UpdateReceipt(assignment_id=assignment.pk, state=assignment.state, reason=assignment.reason))
 
 
-def _receive(request: Request, limit: int, file: ReceivedFile) -> int:
-    """Write the body to `file` chunk by chunk and return its size; what is too large is noticed before, or on the way.
-
-    Raises:
-        UpdateRefused: a header is missing or wrong, or the body is too large.
-        Interrupted: the body ended too early.
-    """
-    for header in (MANIFEST_HEADER, SIGNATURE_HEADER):
-        if not _bytes_of(request, header):
-            raise UpdateRefused(
-                f"the header {header} is missing or no base64", code="bad_header", action=f"send {header} in base64"
-            )
-    length = request.headers.get("Content-Length", "")
-    if not length.isdecimal():
-        raise LengthRequired("the request does not say how long its body is", action="send a Content-Length")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise EncodedBody("bodies with a Content-Encoding are not taken", action="send the bytes as they are")
-
-    def too_large(size: int) -> TooLarge:
-        return TooLarge(f"the body has {size} bytes or more; an update of this model has {limit} at most")
-
-    if int(length) > limit:
-        raise too_large(int(length))
-    try:
-        return file.receive(_chunks(request._request), limit=limit, too_large=too_large)
-    except UnreadablePostError as error:
-        file.discard()
-        raise Interrupted from error
-
-
-def _chunks(request: HttpRequest) -> Iterator[bytes]:
-    while chunk := request.read(CHUNK_BYTES):
-        yield chunk
-
-
-def _bytes_of(request: Request, header: str) -> bytes:
-    """Return what a header holds in base64, or nothing when it is missing or something else."""
-    try:
-        return b64decode(request.headers.get(header, ""), validate=True)
-    except ValueError:
-        return b""
-
-
 def _signed_request(request: Request) -> EnrollmentRequest:
     """Read an enrolment and make sure that its sender has the key that it brings."""
     body = request._request.read(MAX_ENROLLMENT_BYTES + 1)
@@ -271,7 +169,7 @@ def _signed_request(request: Request) -> EnrollmentRequest:
     except ValueError as error:
         raise Invalid("the public key is not base64", field="public_key") from error
     try:
-        verify(public_key, _bytes_of(request, SIGNATURE_HEADER), body, ENROLL_CONTEXT)
+        verify(public_key, bytes_of(request.headers, SIGNATURE_HEADER), body, ENROLL_CONTEXT)
     except BadSignature as error:
         raise NotAllowed(
             "the enrolment is not signed with the key that it brings",

@@ -47,6 +47,15 @@ STATUS: dict[type[FlError], int] = {
 """The nearest class above an error's own decides."""
 
 
+SERVER_ERROR = ProblemBody(
+    error=Problem(
+        code="server_error",
+        message="the server failed at this request",
+        action="try again; if it stays so, the server's log says why",
+    )
+)
+"""What nobody expected; the log has it whole."""
+
 _ACTIONS = {
     "not_authenticated": "sign in, or send a device's token",
     "method_not_allowed": "see /api/docs/ for what this address takes",
@@ -61,6 +70,11 @@ def status_of(error: FlError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
+def problem_of(error: FlError) -> ProblemBody:
+    """Return the body that tells an error."""
+    return ProblemBody(error=Problem(code=error.reason_code, message=error.message, action=error.action))
+
+
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn what a view raised into its answer; None for what nobody expected, which is logged whole and answers 500."""
     if isinstance(error, Http404):
@@ -68,7 +82,7 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied(*error.args)
     if isinstance(error, FlError):
-        response = Response(_body(error.reason_code, error.message, error.action), status=status_of(error))
+        response = Response(msgspec.to_builtins(problem_of(error)), status=status_of(error))
     elif isinstance(error, exceptions.APIException):
         response = _answer_of_framework(error)
     else:
@@ -91,8 +105,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Answer what nobody expected; the log has it whole."""
     if not request.path.startswith("/api/"):
         return defaults.server_error(request)
-    action = "try again; if it stays so, the server's log says why"
-    return JsonResponse(_body("server_error", "the server failed at this request", action), status=500)
+    return JsonResponse(msgspec.to_builtins(SERVER_ERROR), status=500)
 
 
 def _answer_of_framework(error: exceptions.APIException) -> Response:

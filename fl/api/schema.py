@@ -1,5 +1,6 @@
 """The OpenAPI document: what DRF's classes do not say of themselves, and the page that shows it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from rest_framework.response import Response
 
 from edge.protocol import http
 from fl.api.idempotency import KEY_HEADER
+from fl.api.streaming import MEDIA_TYPE
+from fl.payloads import UPDATE_PATH
 from fl.roles import Role
 from fl.visibility import principal_of_user
 
@@ -54,8 +57,39 @@ def wire(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{struct.__name__}"}
 
 
-def add_wire_structs(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Add the structs of the wire to the document, and to each operation the one shape of its errors."""
+def _parameter(name: str, place: str, schema: Mapping[str, str], description: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": True, "schema": dict(schema), "description": description}
+
+
+UPDATE_OPERATION: dict[str, Any] = {
+    "operationId": "assignments_send_update",
+    "description": "Send an update as safetensors; sending the same again answers the same.",
+    "tags": ["assignments"],
+    "security": [{"deviceToken": []}],
+    "parameters": [
+        _parameter("assignment_id", "path", {"type": "integer"}, "The assignment's number."),
+        _parameter(
+            http.MANIFEST_HEADER,
+            "header",
+            {"type": "string", "format": "byte"},
+            "The exact bytes of the manifest that were signed.",
+        ),
+        _parameter(
+            http.SIGNATURE_HEADER,
+            "header",
+            {"type": "string", "format": "byte"},
+            "ML-DSA-65 over the manifest, in the context `qflare/v1/update`.",
+        ),
+    ],
+    "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+    "responses": {"200": {"description": "", "content": {"application/json": {"schema": wire(http.UpdateReceipt)}}}},
+}
+"""Where updates go; Django has no view of it."""
+
+
+def complete_document(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Add the structs of the wire, the door of updates, and to each operation the one shape of its errors."""
+    result["paths"][UPDATE_PATH] = {"put": UPDATE_OPERATION}
     _, components = msgspec.json.schema_components(WIRE_STRUCTS, ref_template="#/components/schemas/{name}")
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     schemas.update({name: _without_null_type(schema) for name, schema in components.items()})

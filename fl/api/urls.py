@@ -28,6 +28,5 @@ urlpatterns = [
     path("server/", doors.ServerView.as_view(), name="server"),
     path("enroll/", doors.EnrollView.as_view(), name="enroll"),
     path("weights/<slug:digest>/", doors.WeightsView.as_view(), name="weights"),
-    path("assignments/<int:assignment_id>/update/", doors.UpdateView.as_view(), name="update"),
     path("assignments/<int:assignment_id>/failure/", doors.FailureView.as_view(), name="failure"),
 ]

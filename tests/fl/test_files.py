@@ -1,5 +1,7 @@
 """Files of weights: whole or not there, of one name for one content, and gone when let go of."""
 
+import hashlib
+
 import pytest
 from django.core.exceptions import SuspiciousFileOperation
 
@@ -43,44 +45,40 @@ def test_a_reader_of_the_old_content_keeps_it():
 def test_a_received_file_is_moved_to_its_name():
     received = files.ReceivedFile()
 
-    size = received.receive([b"abc", b"", b"de"], limit=5, too_large=ValueError)
+    for chunk in (b"abc", b"", b"de"):
+        received.write(chunk)
+    received.complete()
+    assert (received.size, received.digest) == (5, hashlib.sha256(b"abcde").hexdigest())
     name = received.keep("updates/1/2-digest")
 
-    assert size == 5
     assert files.local_path(name).read_bytes() == b"abcde"
     assert names(files.incoming_folder()) == []
     received.discard()
     assert files.local_path(name).exists()
 
 
-def test_too_many_bytes_are_noticed_at_once():
-    received, taken = files.ReceivedFile(), []
+def test_an_empty_file_is_a_file():
+    received = files.ReceivedFile()
 
-    def chunks():
-        for number in range(100):
-            taken.append(number)
-            yield b"xxx"
+    received.complete()
 
-    with pytest.raises(ValueError, match="6"):
-        received.receive(chunks(), limit=5, too_large=lambda size: ValueError(size))
+    assert files.local_path(received.keep("updates/1/2-digest")).read_bytes() == b""
 
-    assert taken == [0, 1]
+
+def test_before_its_first_bytes_nothing_is_on_the_disk():
+    received = files.ReceivedFile()
+
+    assert not received.path.exists()
     received.discard()
-    assert names(files.incoming_folder()) == []
 
 
 def test_a_file_that_stops_coming_leaves_nothing_once_discarded():
     received = files.ReceivedFile()
-
-    def chunks():
-        yield b"abc"
-        raise Cut
-
-    with pytest.raises(Cut):
-        received.receive(chunks(), limit=5, too_large=ValueError)
+    received.write(b"abc")
 
     received.discard()
     received.discard()
+
     assert names(files.incoming_folder()) == []
 
 

@@ -71,6 +71,12 @@ def training(db):
     return run, participants
 
 
+@pytest.fixture
+def incoming(settings):
+    """Return the files that are still on their way."""
+    return lambda: list((settings.MEDIA_ROOT / "incoming").glob("*"))
+
+
 def bearer(participant, now=None):
     """Return the header by which a device shows who it is."""
     token = devices.access_token(device=participant.device, now=now or timezone.now())

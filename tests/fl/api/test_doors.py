@@ -1,32 +1,24 @@
-"""What devices need over HTTP: a way in, weights down, updates up."""
+"""What devices need over HTTP: a way in, weights down, a word that it gives up."""
 
-import hashlib
 from base64 import b64decode, b64encode
 from datetime import timedelta
 
 import msgspec
 import pytest
-import torch
 from django.utils import timezone
 
 from edge.identity import ALGORITHM, ENROLL_CONTEXT, RECEIPT_CONTEXT, UPDATE_CONTEXT, SigningKey, fingerprint_of, verify
 from edge.protocol import PROTOCOL
 from edge.protocol.http import SIGNATURE_HEADER, EnrollmentReceipt, EnrollmentRequest, ServerIdentity, UpdateReceipt
 from edge.weights import weights_digest
-from edge.wire import decode, encode, max_size
-from fl import devices, runs
-from fl.models import Assignment, Device, EnrollmentToken, Update
+from edge.wire import decode
+from fl import devices
+from fl.models import Assignment, Device, EnrollmentToken
 from fl.tasks import spec_of_task
 from tests.builders import current_round, participant
-from tests.fl.api.conftest import bearer, error_of, signed
+from tests.fl.api.conftest import bearer, error_of
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def incoming(settings):
-    """Return the files that are still on their way."""
-    return lambda: list((settings.MEDIA_ROOT / "incoming").glob("*"))
 
 
 # ── who the server is ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,179 +253,6 @@ def test_a_person_fetches_no_weights_by_digest(admin, training):
     assert admin.get(f"/api/v1/weights/{current_round(run).base_model.digest}/").status_code == 401
 
 
-# ── updates ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def send(client, device, data, manifest=None, **changes):
-    """PUT an update; headers of `changes` replace the honest ones, None takes one away."""
-    headers = {**signed(device, device.manifest(data) if manifest is None else manifest), **changes}
-    headers = {name: value for name, value in headers.items() if value is not None}
-    return client.put(
-        f"/api/v1/assignments/{device.assignment().pk}/update/",
-        data,
-        content_type="application/octet-stream",
-        headers=headers,
-    )
-
-
-def assert_rejected(device, response, status, code, incoming):
-    """The answer says why, the rows say why, nothing is left on disk, and the run goes on."""
-    assert (response.status_code, error_of(response)) == (status, code)
-    message = response.json()["error"]["message"]
-    assignment = device.assignment()
-    update = Update.objects.get(assignment=assignment)
-    assert (assignment.state, assignment.reason) == ("rejected", message)
-    assert (update.state, update.code, update.reason, update.file) == ("rejected", code, message, "")
-    assert incoming() == []
-    assert assignment.round.run.state == "running"
-    assert assignment.round.run.models.count() == 1
-
-
-def test_an_update_is_accepted_and_kept_as_it_was_signed(anybody, training, incoming, settings):
-    _, (device, _) = training
-    data = encode(device.train()[0])
-    manifest = device.manifest(data)
-
-    response = send(anybody, device, data, manifest)
-
-    receipt = msgspec.json.decode(response.content, type=UpdateReceipt)
-    update = Update.objects.get()
-    assert (response.status_code, receipt.state, receipt.assignment_id) == (200, "accepted", device.assignment().pk)
-    assert bytes(update.manifest) == manifest
-    assert (settings.MEDIA_ROOT / update.file).read_bytes() == data
-    assert incoming() == []
-
-
-def test_sending_again_answers_the_same(anybody, training, incoming):
-    _, (device, _) = training
-    data = encode(device.train()[0])
-    manifest = device.manifest(data)
-
-    first, again = send(anybody, device, data, manifest), send(anybody, device, data, manifest)
-
-    assert first.content == again.content
-    assert Update.objects.count() == 1
-    assert incoming() == []
-
-
-def test_an_update_after_the_round_is_late(anybody, training, incoming):
-    run, (device, _) = training
-    data = encode(device.train()[0])
-    runs.stop_run(run=run, now=timezone.now())
-
-    receipt = msgspec.json.decode(send(anybody, device, data).content, type=UpdateReceipt)
-
-    assert receipt.state == "late"
-    assert incoming() == []
-
-
-def test_more_bytes_than_the_model_has_are_refused_before_they_are_read(anybody, training, incoming):
-    _, (device, _) = training
-    data = b"x" * (max_size(spec_of_task("linear")) + 1)
-
-    response = send(anybody, device, data)
-
-    assert_rejected(device, response, 413, "too_large", incoming)
-
-
-def test_a_body_of_unknown_length_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-
-    response = send(anybody, device, encode(device.train()[0]), **{"Content-Length": ""})
-
-    assert_rejected(device, response, 411, "length_required", incoming)
-
-
-def test_a_compressed_body_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-
-    response = send(anybody, device, encode(device.train()[0]), **{"Content-Encoding": "gzip"})
-
-    assert_rejected(device, response, 415, "encoded_body", incoming)
-
-
-@pytest.mark.parametrize("header", ["X-QFLARE-Manifest", "X-QFLARE-Signature"])
-@pytest.mark.parametrize("value", [None, "", "no base64!"])
-def test_an_update_without_its_manifest_or_signature_is_refused(anybody, training, incoming, header, value):
-    _, (device, _) = training
-
-    response = send(anybody, device, encode(device.train()[0]), **{header: value})
-
-    assert_rejected(device, response, 422, "bad_header", incoming)
-
-
-def test_a_truncated_update_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-    data = encode(device.train()[0])
-
-    response = send(anybody, device, data[:-4], device.manifest(data))
-
-    assert_rejected(device, response, 422, "wrong_size", incoming)
-
-
-def test_an_update_with_other_bytes_than_were_signed_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-    data = encode(device.train()[0])
-    manifest = device.manifest(data)
-
-    response = send(anybody, device, data[:-1] + bytes([data[-1] ^ 1]), manifest)
-
-    assert_rejected(device, response, 422, "wrong_digest", incoming)
-
-
-def test_an_update_that_another_device_signed_is_refused(anybody, training, incoming):
-    _, (device, other) = training
-    data = encode(device.train()[0])
-    manifest = device.manifest(data)
-    signature = b64encode(other.key.sign(manifest, UPDATE_CONTEXT)).decode()
-
-    response = send(anybody, device, data, manifest, **{"X-QFLARE-Signature": signature})
-
-    assert_rejected(device, response, 422, "bad_signature", incoming)
-
-
-def test_a_wrong_shape_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-    delta = {name: torch.zeros([2, *tensor.shape]) for name, tensor in device.train()[0].items()}
-
-    response = send(anybody, device, encode(delta))
-
-    assert_rejected(device, response, 422, "wrong_shape", incoming)
-
-
-def test_a_value_that_is_not_finite_is_refused(anybody, training, incoming):
-    _, (device, _) = training
-    delta = {name: torch.full_like(tensor, torch.nan) for name, tensor in device.train()[0].items()}
-
-    response = send(anybody, device, encode(delta))
-
-    assert_rejected(device, response, 422, "not_finite", incoming)
-
-
-def test_another_update_for_the_same_assignment_is_refused_and_the_first_one_stays(anybody, training):
-    _, (device, _) = training
-    data = encode(device.train()[0])
-    send(anybody, device, data)
-
-    response = send(anybody, device, data, device.manifest(data, num_examples=41))
-
-    assert (response.status_code, error_of(response)) == (409, "conflict")
-    assert Update.objects.get().digest == hashlib.sha256(data).hexdigest()
-    assert device.assignment().state == "accepted"
-
-
-def test_a_device_sends_nothing_for_another(anybody, training, incoming):
-    _, (device, other) = training
-    data = encode(device.train()[0])
-    headers = signed(other, device.manifest(data))
-
-    response = anybody.put(f"/api/v1/assignments/{device.assignment().pk}/update/", data, headers=headers)
-
-    assert (response.status_code, error_of(response)) == (404, "not_found")
-    assert device.assignment().state == "assigned"
-    assert incoming() == []
-
-
 # ── giving up ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -463,7 +282,7 @@ def test_a_device_gives_up_with_a_reason_or_not_at_all(anybody, training):
 
 def test_what_has_ended_is_not_given_up(anybody, training):
     _, (device, _) = training
-    send(anybody, device, encode(device.train()[0]))
+    device.send()
 
     response = give_up(anybody, device, "no")
 

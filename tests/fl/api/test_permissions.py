@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from fl import devices, runs
 from tests.builders import PLAN, participant
-from tests.fl.api.conftest import error_of
+from tests.fl.api.conftest import bearer, error_of
 
 pytestmark = pytest.mark.django_db
 
@@ -81,4 +81,4 @@ def test_a_barred_device_is_cut_off_from_the_addresses_of_devices(anybody):
     device = participant()
     devices.revoke(device=device.device, reason="lost", now=timezone.now(), by=None)
 
-    assert anybody.put("/api/v1/assignments/1/update/").status_code == 401
+    assert anybody.post("/api/v1/assignments/1/failure/", headers=bearer(device)).status_code == 401

@@ -1,0 +1,75 @@
+"""Asks the whole application over ASGI, as a server does, without one: each message of a body is the test's to give."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from qflare.asgi import application
+
+
+@dataclass
+class Answer:
+    """What was answered, read as Django's test client reads it."""
+
+    status_code: int
+    headers: dict
+    content: bytes
+
+    def json(self):
+        return json.loads(self.content)
+
+
+class Asking:
+    """One request: `receive` gives the messages of its body one after another, and notes how many were asked for."""
+
+    def __init__(self, method, path, headers, messages):
+        self._scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [(name.lower().encode(), str(value).encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("testserver", 80),
+        }
+        self._messages = iter(messages)
+        self.received = 0
+        self.sent = []
+
+    async def receive(self):
+        self.received += 1
+        message = next(self._messages, None)
+        # Then the sender waits for its answer.
+        return await asyncio.Future() if message is None else message
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    async def answer(self):
+        """Return the answer; None when none was sent."""
+        await application(self._scope, self.receive, self.send)
+        if not self.sent:
+            return None
+        start, *bodies = self.sent
+        headers = {name.decode().title(): value.decode() for name, value in start["headers"]}
+        return Answer(start["status"], headers, b"".join(body.get("body", b"") for body in bodies))
+
+
+def body(*chunks):
+    """Return the messages of a body in these pieces."""
+    last = len(chunks) - 1
+    return [{"type": "http.request", "body": chunk, "more_body": i < last} for i, chunk in enumerate(chunks)]
+
+
+GONE = {"type": "http.disconnect"}
+
+
+def put(path, data, headers):
+    """PUT bytes in one piece; a Content-Length is sent unless `headers` have one."""
+    headers = {"Content-Length": len(data), "Host": "testserver", **headers}
+    headers = {name: value for name, value in headers.items() if value is not None}
+    return asyncio.run(Asking("PUT", path, headers, body(data)).answer())
