@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ def train(
     if should_stop():
         raise TrainingCancelled("cancelled before the first batch")
 
-    model = _load_model(task, weights).train()
+    model = _borrow_model(task, weights).train()
     report = _reporter(on_progress, should_stop)
     seed_global_generator(settings.seed)
     if isinstance(task, OwnLoopTask):
@@ -132,6 +133,7 @@ def train(
     metrics = _measure(task, model, examples)
     if not is_finite(delta) or not all(map(math.isfinite, metrics.values())):
         raise TrainingDiverged(f"after {settings.local_epochs} local epochs the weights or the metrics are not finite")
+    _give_back(task, model)
     return TrainingResult(delta, len(examples), metrics)
 
 
@@ -143,7 +145,10 @@ def evaluate(task: Task, weights: Weights, examples: Examples) -> dict[str, floa
     """
     if not len(examples):
         raise NoExamples(f"there are no examples of {task.name} to measure with")
-    return _measure(task, _load_model(task, weights), examples)
+    model = _borrow_model(task, weights)
+    metrics = _measure(task, model, examples)
+    _give_back(task, model)
+    return metrics
 
 
 def set_torch_threads(count: int) -> None:
@@ -212,10 +217,39 @@ def _reporter(on_progress: Callable[[Progress], None], should_stop: Callable[[],
     return report
 
 
-def _load_model(task: Task, weights: Weights) -> nn.Module:
-    model = build_model(task)
+class _IdleModel(threading.local):
+    """The model that a thread used last and nobody uses now; building one anew takes a lock that all threads share."""
+
+    task: Task | None = None
+    model: nn.Module | None = None
+
+
+_idle = _IdleModel()
+
+
+def _borrow_model(task: Task, weights: Weights) -> nn.Module:
+    """Return a model with these weights that nobody else holds; who fails with it does not give it back."""
+    model = _idle.model if _idle.task is task else None
+    _idle.task = _idle.model = None
+    if model is None:
+        model = build_model(task)
     model.load_state_dict(weights)
     return model
+
+
+def _give_back(task: Task, model: nn.Module) -> None:
+    """Keep a model for this thread's next training, unless more than its state dict may have changed."""
+    # A loop of the task's own may do anything to a model: freeze, replace, hook.
+    if isinstance(task, OwnLoopTask) or not _is_all_state(model):
+        return
+    _idle.task, _idle.model = task, model
+
+
+def _is_all_state(model: nn.Module) -> bool:
+    """Tell whether each of a model's tensors is in its state dict, which the next weights replace."""
+    tensors = [*model.parameters(), *model.buffers()]
+    kept = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    return all(tensor.data_ptr() in kept for tensor in tensors)
 
 
 def _measure(task: Task, model: nn.Module, examples: Examples) -> dict[str, float]:

@@ -304,6 +304,73 @@ def test_a_model_that_draws_numbers_gives_the_same_bits_too():
     assert len(digests) == 1
 
 
+class Counted(Crowded):
+    """Knows how often its model was built; keeps a sum beside the state dict when told to."""
+
+    def __init__(self, has_secret=False):
+        self.built = 0
+        self.has_secret = has_secret
+
+    def build_model(self):
+        self.built += 1
+        model = super().build_model()
+        if self.has_secret:
+            model.register_buffer("secret", torch.zeros(1), persistent=False)
+        return model
+
+
+class CountedOwnLoop(OwnLoop):
+    def __init__(self):
+        self.built = 0
+
+    def build_model(self):
+        self.built += 1
+        return super().build_model()
+
+
+def test_a_model_is_used_again_by_its_thread_and_remembers_nothing():
+    task, examples = Counted(), points(*[(float(x), 1.0) for x in range(8)])
+    weights = initial_weights(task, 0)
+    settings = TrainingSettings(3, 4, 0.1, seed=5)
+    task.built = 0
+
+    first = train(task, examples, weights, settings, ignore, never)
+    train(task, examples, initial_weights(Counted(), 9), settings, ignore, never)
+    measured = evaluate(task, weights, examples)
+    again = train(task, examples, weights, settings, ignore, never)
+    fresh = train(Counted(), examples, weights, settings, ignore, never)
+
+    assert task.built == 1
+    assert weights_digest(first.delta) == weights_digest(again.delta) == weights_digest(fresh.delta)
+    assert first.metrics == again.metrics == fresh.metrics
+    assert measured == evaluate(Counted(), weights, examples)
+
+
+@pytest.mark.parametrize("task", [CountedOwnLoop(), Counted(has_secret=True)], ids=["own loop", "hidden tensor"])
+def test_a_model_that_may_remember_more_than_its_weights_is_built_each_time(task):
+    weights = initial_weights(task, 0)
+    task.built = 0
+
+    for _ in range(2):
+        train(task, points((1.0, 2.0), (2.0, 4.0)), weights, TrainingSettings(1, 2, 0.1), ignore, never)
+
+    assert task.built == 2
+
+
+@pytest.mark.parametrize(("learning_rate", "stops"), [(0.1, [False, True]), (1e30, [False] * 99)])
+def test_a_training_that_was_cancelled_or_diverged_does_not_leave_its_model_to_the_next(learning_rate, stops):
+    task, examples = Counted(), points((1.0, 2.0), (2.0, 4.0))
+    weights = initial_weights(task, 0)
+    task.built = 0
+
+    with pytest.raises((TrainingCancelled, TrainingDiverged)):
+        settings = TrainingSettings(9, 2, learning_rate)
+        train(task, examples, weights, settings, ignore, iter(stops).__next__)
+    evaluate(task, weights, examples)
+
+    assert task.built == 2
+
+
 def test_devices_that_train_at_once_in_one_process_get_the_bits_they_get_alone():
     task = find_task("digits")
     weights = initial_weights(task, 0)
