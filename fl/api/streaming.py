@@ -5,7 +5,7 @@ from typing import IO
 
 from asgiref.sync import sync_to_async
 from django.http import FileResponse, HttpRequest, HttpResponse
-from django.utils.http import quote_etag
+from django.utils.http import content_disposition_header, quote_etag
 
 from fl.files import open_file
 from fl.models import GlobalModel
@@ -60,11 +60,24 @@ def send_weights(request: HttpRequest, model: GlobalModel, *, filename: str = ""
     if etag in _tags(request.headers.get("If-None-Match", "")):
         response = HttpResponse(status=304)
     else:
-        response = StreamedFile(open_file(model.file), filename=filename)
+        response = (
+            _whole(model, filename)
+            if model.size <= CHUNK_BYTES
+            else StreamedFile(open_file(model.file), filename=filename)
+        )
         response.headers["Content-Length"] = str(model.size)
     response.headers["ETag"] = etag
     # Whoever may see it today may not tomorrow: keep it, but ask each time.
     response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def _whole(model: GlobalModel, filename: str) -> HttpResponse:
+    """Answer with one chunk as it is: streaming it would cost a change of threads for its bytes and one for its end."""
+    with open_file(model.file) as file:
+        response = HttpResponse(file.read(), content_type=MEDIA_TYPE)
+    if filename:
+        response.headers["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=filename)
     return response
 
 

@@ -257,7 +257,7 @@ def test_weights_are_downloaded_as_safetensors_that_bear_their_digest(viewer, tr
     model = trained.best_model if which == "best" else GlobalModel.objects.get(run=trained, version=1)
 
     response = viewer.get(f"/api/v1/runs/{trained.pk}/models/{which}/weights/")
-    data = b"".join(response.streaming_content)
+    data = response.getvalue()
 
     assert response.status_code == 200
     assert weights_digest(decode(data, spec_of_task("linear"))) == model.digest
