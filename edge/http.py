@@ -2,15 +2,21 @@
 
 import base64
 import ipaddress
+import os
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import certifi
 import msgspec
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.response import HTTPResponse
 
 from edge.errors import BadUsage, InsecureAddress, Refused, ServerUnreachable, TokenExpired
 from edge.protocol.http import (
@@ -34,7 +40,11 @@ IDLE_SECONDS = 60.0
 
 LONGEST_REASON = 500
 
+_CHUNK_BYTES = 64 * 1024
+_OK = 200
+_UNAUTHORIZED = 401
 _RETRY_STATUS = frozenset({408, 425, 429})
+_ONCE = Retry(False, redirect=False)
 
 T = TypeVar("T")
 
@@ -54,7 +64,8 @@ class Server:
         try:
             parts = urlsplit(address.strip())
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
-            _ = parts.port  # raises when it is no number
+            self.port = parts.port  # raises when it is no number
+            self.host = (parts.hostname or "").encode("ascii" if address.isascii() else "idna").decode()
         except ValueError:
             valid = False
         if not valid or parts.query or parts.fragment or parts.username:
@@ -65,7 +76,7 @@ class Server:
             )
         self.origin = f"{parts.scheme}://{parts.netloc}".lower()
         self.is_encrypted = parts.scheme == "https"
-        self.is_loopback = _is_loopback(parts.hostname or "")
+        self.is_loopback = _is_loopback(self.host)
 
     @property
     def socket_url(self) -> str:
@@ -112,11 +123,60 @@ def trusted_certificates(server: Server, ca: Path | None) -> ssl.SSLContext | No
     if not server.is_encrypted:
         return None
     if ca is None:
-        return httpx.create_ssl_context()
+        is_named = "SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ  # which OpenSSL reads by itself
+        return ssl.create_default_context(cafile=None if is_named else certifi.where())
     try:
         return ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:
         raise BadUsage(f"The certificates in {ca} cannot be used", str(error), "Name a file in PEM format.") from error
+
+
+class _Kept(HTTPConnection):
+    """A connection that is not used again after a long rest: who is on the way may have forgotten it silently."""
+
+    _answered_at = 0.0
+
+    def connect(self) -> None:
+        super().connect()
+        # The pool's own time to connect would hold for sending, too.
+        self.sock.settimeout(ANSWER_SECONDS)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3 itself
+        response = super().getresponse()
+        self._answered_at = time.monotonic()
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        return super().is_connected and time.monotonic() < self._answered_at + IDLE_SECONDS
+
+
+class _KeptEncrypted(_Kept, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Kept
+
+
+class _EncryptedPool(HTTPSConnectionPool):
+    ConnectionCls = _KeptEncrypted
+
+
+def _pool(server: Server, certificates: ssl.SSLContext | None, connections: int) -> HTTPConnectionPool:
+    """Return connections that ask once, follow nothing, and take no proxy from the environment."""
+    timeout = Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+    if server.is_encrypted:
+        return _EncryptedPool(
+            server.host,
+            server.port,
+            timeout=timeout,
+            maxsize=connections,
+            block=True,
+            ssl_context=certificates,
+            blocksize=_CHUNK_BYTES,
+        )
+    return _Pool(server.host, server.port, timeout=timeout, maxsize=connections, block=True, blocksize=_CHUNK_BYTES)
 
 
 class Doors:
@@ -124,14 +184,7 @@ class Doors:
 
     def __init__(self, server: Server, certificates: ssl.SSLContext | None, *, connections: int = 4) -> None:
         self.server = server
-        self._client = httpx.Client(
-            verify=certificates or True,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE_SECONDS
-            ),
-            trust_env=False,
-        )
+        self._connections = _pool(server, certificates, connections)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +196,7 @@ class Doors:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._client.close()
+        self._connections.close()
 
     def identity(self) -> ServerIdentity:
         """Ask the server who it is.
@@ -167,7 +220,7 @@ class Doors:
         headers = {"Content-Type": "application/json", SIGNATURE_HEADER: _text(signature)}
         response = self._send(what, "POST", ENROLL_PATH, headers=headers, content=body)
         receipt = self._read(response, what, EnrollmentReceipt)
-        return receipt, response.content, _signature(response.headers.get(SIGNATURE_HEADER, ""))
+        return receipt, response.data, _signature(response.headers.get(SIGNATURE_HEADER, ""))
 
     def download(self, path: str, token: str, target: Path, limit: int) -> None:
         """Fetch weights into a new file, chunk by chunk; nothing is said about what they are.
@@ -179,22 +232,17 @@ class Doors:
             ServerUnreachable, Refused, TokenExpired
         """
         what = "fetch weights"
-        url = self.server.url(path)
         try:
-            headers = {"Accept-Encoding": "identity", **_bearer(token)}
-            with self._client.stream("GET", url, headers=headers) as response:
-                if response.status_code != httpx.codes.OK:
-                    response.read()
-                    raise _problem(what, response)
-                size = 0
-                with target.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        size += len(chunk)
-                        if size > limit:
-                            why = f"they have more than {limit} bytes"
-                            raise Refused("The weights are not taken", why, "", status=200, code="too_large")
-                        file.write(chunk)
-        except httpx.HTTPError as error:
+            response = self._request("GET", path, headers=_bearer(token), preload_content=False)
+            try:
+                if response.status != _OK:
+                    raise self._problem(what, response)
+                _write(response, target, limit)
+            finally:
+                # What is left unread would be taken for the next answer.
+                response.close()
+                response.release_conn()
+        except HTTPError as error:
             raise self._unreachable(what, error) from error
 
     def upload(self, update: PendingUpdate, token: str) -> UpdateReceipt:
@@ -212,6 +260,7 @@ class Doors:
             **_bearer(token),
         }
         with update.file.open("rb") as file:
+            headers["Content-Length"] = str(os.fstat(file.fileno()).st_size)
             response = self._send(what, "PUT", update.url, headers=headers, content=file)
         return self._read(response, what, UpdateReceipt)
 
@@ -234,45 +283,82 @@ class Doors:
         *,
         headers: Mapping[str, str] | None = None,
         content: bytes | IO[bytes] | None = None,
-    ) -> httpx.Response:
+    ) -> BaseHTTPResponse:
         try:
-            response = self._client.request(method, self.server.url(path), headers=headers, content=content)
-        except httpx.HTTPError as error:
+            response = self._request(method, path, headers=headers, content=content)
+        except HTTPError as error:
             raise self._unreachable(what, error) from error
-        if not response.is_success:
-            raise _problem(what, response)
+        if not _OK <= response.status < 300:
+            raise self._problem(what, response)
         return response
 
-    def _read(self, response: httpx.Response, what: str, kind: type[T]) -> T:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None,
+        content: bytes | IO[bytes] | None = None,
+        preload_content: bool = True,
+    ) -> BaseHTTPResponse:
+        return self._connections.urlopen(
+            method,
+            self.server.url(path).removeprefix(self.server.origin),
+            body=content,
+            headers=headers or {},
+            retries=_ONCE,
+            redirect=False,
+            assert_same_host=False,  # `url` has made sure of it
+            pool_timeout=int(ANSWER_SECONDS),
+            preload_content=preload_content,
+        )
+
+    def _read(self, response: BaseHTTPResponse, what: str, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return msgspec.json.decode(response.data, type=kind)
         except msgspec.DecodeError as error:
             raise self._unreachable(what, error) from error
+
+    def _problem(self, what: str, response: BaseHTTPResponse) -> ServerUnreachable | Refused | TokenExpired:
+        """Tell a refusal of the server, which is final, from anything else that may pass."""
+        status = response.status
+        here = f"Could not {what} at {self.server.origin}"
+        if status >= 500 or status in _RETRY_STATUS:
+            return ServerUnreachable(here, f"it answered {status}", "Try again later.")
+        try:
+            problem = msgspec.json.decode(response.data, type=ProblemBody).error
+        except msgspec.DecodeError:
+            # A proxy or another program answers in other words than ours; what it says decides nothing.
+            why = f"the answer, {status}, is not one of a QFLARE server"
+            return ServerUnreachable(here, why, "Check the address.")
+        refusal = f"The server refused to let this device {what}"
+        if status == _UNAUTHORIZED:
+            return TokenExpired(refusal, problem.message, problem.action)
+        return Refused(refusal, problem.message, problem.action, status=status, code=problem.code)
 
     def _unreachable(self, what: str, error: Exception) -> ServerUnreachable:
         return ServerUnreachable(
             f"Could not {what} at {self.server.origin}",
-            str(error) or type(error).__name__,
+            _reason(error),
             "Check the address, the network, and that a QFLARE server runs there.",
         )
 
 
-def _problem(what: str, response: httpx.Response) -> ServerUnreachable | Refused | TokenExpired:
-    """Tell a refusal of the server, which is final, from anything else that may pass."""
-    status = response.status_code
-    where = str(response.url.copy_with(path="/", query=None)).rstrip("/")
-    if status >= 500 or status in _RETRY_STATUS:
-        return ServerUnreachable(f"Could not {what} at {where}", f"it answered {status}", "Try again later.")
-    try:
-        problem = msgspec.json.decode(response.content, type=ProblemBody).error
-    except msgspec.DecodeError:
-        # A proxy or another program answers in other words than ours; what it says decides nothing.
-        why = f"the answer, {status}, is not one of a QFLARE server"
-        return ServerUnreachable(f"Could not {what} at {where}", why, "Check the address.")
-    refusal = f"The server refused to let this device {what}"
-    if status == httpx.codes.UNAUTHORIZED:
-        return TokenExpired(refusal, problem.message, problem.action)
-    return Refused(refusal, problem.message, problem.action, status=status, code=problem.code)
+def _write(response: BaseHTTPResponse, target: Path, limit: int) -> None:
+    size = 0
+    with target.open("wb") as file:
+        for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
+            size += len(chunk)
+            if size > limit:
+                why = f"they have more than {limit} bytes"
+                raise Refused("The weights are not taken", why, "", status=_OK, code="too_large")
+            file.write(chunk)
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong as the system says it, without the pool that it happened in."""
+    inside = error.__cause__ or next((part for part in error.args if isinstance(part, Exception)), error)
+    return str(inside) or type(inside).__name__
 
 
 def _bearer(token: str) -> dict[str, str]:
