@@ -8,14 +8,15 @@ an UPDATE that still finds the token, so a coordinator that was away too long pu
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Q
-from django.utils import timezone
 
 from edge.protocol import PROTOCOL
 from edge.protocol.server import ModelAggregation
@@ -24,6 +25,7 @@ from fl.cohorts import select_cohort
 from fl.exceptions import LostRace
 from fl.lifecycle import (
     OPEN_ASSIGNMENTS,
+    OPEN_ROUNDS,
     Aggregate,
     AssignmentState,
     Evaluate,
@@ -31,6 +33,7 @@ from fl.lifecycle import (
     Over,
     RoundFacts,
     RoundState,
+    RunFacts,
     RunState,
     Select,
     Wait,
@@ -39,13 +42,21 @@ from fl.lifecycle import (
 from fl.metrics import score, spreads_of
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
 from fl.models.update import UpdateState
-from fl.payloads import assignment_message, assignment_progress_from, model_completed, round_completed
+from fl.payloads import (
+    assignment_message,
+    assignment_progress_from,
+    model_completed,
+    model_completed_from,
+    round_completed,
+)
 from fl.rounds import (
     close_assignments,
     end_round,
     let_go_of_files,
+    lock_again,
     lock_run,
     move_run,
+    open_next,
     settle_run,
     states_in,
     tell_round,
@@ -75,22 +86,23 @@ def advance(round_id: int, now: datetime) -> bool:
 
     Calling it again, or in two processes at once, does no harm.
     """
-    round_ = Round.objects.select_related("run", "base_model").get(pk=round_id)
-    step = next_step(facts_of(round_, now), now)
+    round_ = Round.objects.select_related("run__best_model", "base_model").get(pk=round_id)
+    states = states_in(round_)
+    step = next_step(_facts(round_, states, _eligible_for(round_, now)), now)
     try:
         match step:
             case Over():
                 return False
             case Wait(reason):
                 return _say_what_it_waits_for(round_, reason, now)
-            case Select(size):
-                return _select(round_, size, now)
+            case Select():
+                return _select(round_, now)
             case Fail():
                 return _fail(round_, now)
             case Aggregate():
-                return _aggregate(round_, now)
+                return _aggregate(round_, states, now)
             case Evaluate():
-                return _evaluate(round_, now)
+                return _evaluate(round_, states, now)
     except LostRace as race:
         logger.info("round %s of run %s: %s", round_.number, round_.run_id, race)
         return False
@@ -101,8 +113,15 @@ def advance(round_id: int, now: datetime) -> bool:
 
 def facts_of(round_: Round, now: datetime) -> RoundFacts:
     """Read what one needs to know of a round."""
+    return _facts(round_, states_in(round_), _eligible_for(round_, now))
+
+
+def _eligible_for(round_: Round, now: datetime) -> Sequence[Device]:
+    return eligible_devices(round_.run, now) if round_.state == RoundState.PENDING else []
+
+
+def _facts(round_: Round, states: Sequence[str], eligible: Sequence[Device]) -> RoundFacts:
     run = round_.run
-    states = states_in(round_)
     return RoundFacts(
         state=RoundState(round_.state),
         run_state=RunState(run.state),
@@ -110,7 +129,7 @@ def facts_of(round_: Round, now: datetime) -> RoundFacts:
         cohort_size=run.cohort_size,
         quorum=run.quorum,
         cohort_wait_seconds=run.cohort_wait_seconds,
-        eligible=len(eligible_devices(run, now)) if round_.state == RoundState.PENDING else 0,
+        eligible=len(eligible),
         open_assignments=sum(state in OPEN_ASSIGNMENTS for state in states),
         accepted=states.count(AssignmentState.ACCEPTED),
         deadline_at=round_.deadline_at,
@@ -118,8 +137,8 @@ def facts_of(round_: Round, now: datetime) -> RoundFacts:
     )
 
 
-def eligible_devices(run: Run, now: datetime) -> list[int]:
-    """Return the ids of devices that could be selected for this run now, in rising order.
+def eligible_devices(run: Run, now: datetime) -> list[Device]:
+    """Return the devices that could be selected for this run now, with their names and no more, in rising order of id.
 
     Active, online, idle, with the same task digest and protocol as the server, enough examples, and a training loop
     that can do what the strategy needs.
@@ -135,11 +154,11 @@ def eligible_devices(run: Run, now: datetime) -> list[int]:
             tasks__digest=run.task_digest,
             tasks__num_examples__gte=run.min_examples,
         )
-        .exclude(pk__in=Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).values("device"))
+        .exclude(pk__in=Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).order_by().values("device"))
         .order_by("pk")
-        .values_list("pk", "tasks__supports")
+        .values_list("pk", "name", "tasks__supports")
     )
-    return [pk for pk, supports in offers if needs <= set(supports)]
+    return [Device(pk=pk, name=name) for pk, name, supports in offers if needs <= set(supports)]
 
 
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,44 +210,80 @@ def _say_what_it_waits_for(round_: Round, reason: str, now: datetime) -> bool:
     return False
 
 
-def _select(round_: Round, size: int, now: datetime) -> bool:
-    """Select a cohort and give each of its devices an assignment."""
+def _select(round_: Round, now: datetime) -> bool:
+    """Select a cohort for a round that was waiting for it."""
     with events.transaction():
-        run = lock_run(round_.run_id)
-        changes = {
-            "state": RoundState.TRAINING,
-            "reason": "",
-            "started_at": now,
-            "deadline_at": now + timedelta(seconds=run.deadline_seconds),
-        }
-        started = Round.objects.filter(pk=round_.pk, state=RoundState.PENDING).update(**changes)
-        eligible = eligible_devices(run, now)
-        if not started or run.state != RunState.RUNNING or len(eligible) < size:
-            raise LostRace("the devices or the round were taken meanwhile")
-        by_name = dict(Device.objects.filter(pk__in=eligible).values_list("name", "pk"))
-        cohort = select_cohort(list(by_name), size, cohort_seed(run.seed, round_.number))
-        try:
-            Assignment.objects.bulk_create(
-                Assignment(round=round_, device_id=by_name[name], cohort_index=index, assigned_at=now)
-                for index, name in enumerate(cohort)
-            )
-        except IntegrityError as error:
-            raise LostRace("a device was selected for another run meanwhile") from error
-        Run.objects.filter(pk=run.pk).update(last_served_at=now)
-        _tell_cohort(round_.pk, now)
-        for name, value in changes.items():
-            setattr(round_, name, value)
-        tell_round(run, round_, [AssignmentState.ASSIGNED] * size, now)
+        lock_again(round_.run)
+        if not _assign_if_enough(round_, now):
+            raise LostRace("the devices were taken meanwhile")
     return True
 
 
-def _tell_cohort(round_id: int, now: datetime) -> None:
-    assignments = Assignment.objects.filter(round=round_id).select_related(
-        "device", "round", "round__run", "round__base_model"
-    )
-    for assignment in assignments.order_by("cohort_index"):
+def _select_at_once(round_: Round, now: datetime) -> bool:
+    """Select the cohort of a round that this transaction has opened, so that devices need not wait for another.
+
+    Not where another run has waited longer for devices; and where one takes a device meanwhile, the round is still
+    open. Who drives all runs serves them in order.
+    """
+    if _another_waits_longer(round_.run):
+        return False
+    try:
+        with events.transaction():
+            return _assign_if_enough(round_, now)
+    except LostRace:
+        return False
+
+
+def _another_waits_longer(run: Run) -> bool:
+    at_work = Round.objects.filter(state__in=OPEN_ROUNDS - {RoundState.PENDING}).order_by()
+    longer = Q(last_served_at__isnull=True) | Q(last_served_at__lt=run.last_served_at)
+    others = Run.objects.filter(longer, state=RunState.RUNNING).exclude(pk__in=at_work.values("run"))
+    return others.exclude(pk=run.pk).exists()
+
+
+def _assign_if_enough(round_: Round, now: datetime) -> bool:
+    """Let a pending round train where there are devices for it; its run is locked."""
+    eligible = eligible_devices(round_.run, now)
+    match next_step(_facts(round_, [], eligible), now):
+        case Select(size):
+            _assign(round_, eligible, size, now)
+            return True
+        case _:
+            return False
+
+
+def _assign(round_: Round, eligible: Sequence[Device], size: int, now: datetime) -> None:
+    """Select a cohort and give each of its devices an assignment."""
+    run = round_.run
+    changes = {
+        "state": RoundState.TRAINING,
+        "reason": "",
+        "started_at": now,
+        "deadline_at": now + timedelta(seconds=run.deadline_seconds),
+    }
+    if not Round.objects.filter(pk=round_.pk, state=RoundState.PENDING).update(**changes):
+        raise LostRace("the round was taken meanwhile")
+    by_name = {device.name: device for device in eligible}
+    cohort = select_cohort(list(by_name), size, cohort_seed(run.seed, round_.number))
+    try:
+        assignments = Assignment.objects.bulk_create(
+            Assignment(round=round_, device=by_name[name], cohort_index=index, assigned_at=now)
+            for index, name in enumerate(cohort)
+        )
+    except IntegrityError as error:
+        raise LostRace("a device was selected for another run meanwhile") from error
+    Run.objects.filter(pk=run.pk).update(last_served_at=now)
+    _set(round_, changes)
+    for assignment in assignments:
         events.record(assignment.device.stream, assignment_message(assignment), now)
         events.record(events.SYSTEM, assignment_progress_from(assignment, None), now)
+    tell_round(run, round_, [AssignmentState.ASSIGNED] * size, now)
+
+
+def _set(row: Round | GlobalModel, changes: Mapping[str, object]) -> None:
+    """Let a row in hand say what has just been written."""
+    for name, value in changes.items():
+        setattr(row, name, value)
 
 
 def _fail(round_: Round, now: datetime) -> bool:
@@ -245,80 +300,105 @@ def _fail(round_: Round, now: datetime) -> bool:
     return True
 
 
-def _aggregate(round_: Round, now: datetime) -> bool:
+def _aggregate(round_: Round, states: list[str], now: datetime) -> bool:
     """Close the round to updates, aggregate those it has, and name the candidate."""
-    token = _claim(round_, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, now)
-    with _kept_claim(round_.pk, token):
+    claim = _claim(round_, states, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, now)
+    with _kept(claim):
         try:
             stored = aggregation.aggregate(round_)
         except Exception as error:
             # Whatever a strategy raises fails the round with that reason; the last model stays the newest.
             logger.exception("round %s of run %s could not be aggregated", round_.number, round_.run_id)
-            return _fail_claimed(round_, token, f"aggregation failed: {error}", timezone.now())
-        _name_candidate(round_, token, stored, timezone.now())
-        return _measure_and_publish(round_, token)
+            return _fail_claimed(claim, f"aggregation failed: {error}", claim.now())
+        candidate = _name_candidate(claim, stored, claim.now())
+        return _measure_and_publish(claim, candidate)
 
 
-def _evaluate(round_: Round, now: datetime) -> bool:
+def _evaluate(round_: Round, states: list[str], now: datetime) -> bool:
     """Take over the evaluation of a candidate from a coordinator that is gone."""
-    token = _claim(round_, (RoundState.EVALUATING,), RoundState.EVALUATING, now)
-    with _kept_claim(round_.pk, token):
-        return _measure_and_publish(round_, token)
+    claim = _claim(round_, states, (RoundState.EVALUATING,), RoundState.EVALUATING, now)
+    with _kept(claim):
+        candidate = GlobalModel.objects.get(round=round_)
+        candidate.run, candidate.round = round_.run, round_
+        return _measure_and_publish(claim, candidate)
 
 
-def _name_candidate(round_: Round, token: str, stored: aggregation.StoredModel, now: datetime) -> None:
+def _name_candidate(claim: "_Claim", stored: aggregation.StoredModel, now: datetime) -> GlobalModel:
+    round_ = claim.round
     with events.transaction():
-        run = lock_run(round_.run_id)
-        moved = Round.objects.filter(pk=round_.pk, state=RoundState.AGGREGATING, claim_token=token).update(
+        lock_again(round_.run)
+        moved = Round.objects.filter(pk=round_.pk, state=RoundState.AGGREGATING, claim_token=claim.token).update(
             state=RoundState.EVALUATING
         )
         if not moved:
             raise LostRace("the claim on the aggregation was lost")
         parent = round_.base_model
-        GlobalModel.objects.create(
-            run=run, version=parent.version + 1, parent=parent, round=round_, created_at=now, **vars(stored)
+        candidate = GlobalModel.objects.create(
+            run=round_.run, version=parent.version + 1, parent=parent, round=round_, created_at=now, **vars(stored)
         )
         round_.state = RoundState.EVALUATING
-        tell_round(run, round_, states_in(round_), now)
+        tell_round(round_.run, round_, claim.states, now)
+    return candidate
 
 
-def _measure_and_publish(round_: Round, token: str) -> bool:
-    model = GlobalModel.objects.select_related("run", "round").get(round=round_)
+def _measure_and_publish(claim: "_Claim", candidate: GlobalModel) -> bool:
     try:
-        metrics = aggregation.evaluate_model(model)
+        metrics = aggregation.evaluate_model(candidate)
     except Exception as error:
         # A model that cannot be measured is not published; the reason is told.
-        logger.exception("round %s of run %s could not be evaluated", round_.number, round_.run_id)
-        return _fail_claimed(round_, token, f"evaluation failed: {error}", timezone.now())
-    _publish(round_, token, model, metrics, timezone.now())
+        logger.exception("round %s of run %s could not be evaluated", claim.round.number, claim.round.run_id)
+        return _fail_claimed(claim, f"evaluation failed: {error}", claim.now())
+    _publish(claim, candidate, metrics, claim.now())
     return True
 
 
-def _publish(round_: Round, token: str, model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
+def _publish(claim: "_Claim", model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
     """Make the candidate the newest version, end the round, and open the next, all or nothing."""
+    round_, run = claim.round, claim.round.run
     with events.transaction():
-        run = lock_run(round_.run_id)
-        spreads = spreads_of(list(_reports(round_)))
-        # The token in the WHERE clause is the fence: a coordinator that lost its claim publishes nothing.
-        done = Round.objects.filter(pk=round_.pk, state=RoundState.EVALUATING, claim_token=token).update(
-            state=RoundState.COMPLETED, ended_at=now, claim_token="", claimed_until=None, device_metrics=spreads
-        )
-        if not done:
-            raise LostRace("the claim on the evaluation was lost")
-        GlobalModel.objects.filter(pk=model.pk).update(metrics=metrics, published_at=now)
-        round_.refresh_from_db()
-        model.refresh_from_db()
-        model.run, model.round = run, round_
+        lock_again(run)
+        _complete(claim, now)
+        published = {"metrics": metrics, "published_at": now}
+        GlobalModel.objects.filter(pk=model.pk).update(**published)
+        _set(model, published)
         if _is_better(model, run.best_model):
             Run.objects.filter(pk=run.pk).update(best_model=model)
             run.best_model = model
         let_go_of_files(round_)
-        events.record(run.stream, model_completed(model), now)
+        events.record(run.stream, model_completed_from(model, claim.states), now)
         events.record(run.stream, round_completed(round_, model), now)
-        settle_run(run, now=now)
+        opened = open_next(run, _facts_after(round_), model, now)
+        if opened is not None and not _select_at_once(opened, now):
+            tell_round(run, opened, [], now)
         if run.state == RunState.PAUSED:
             tell_run(run, now)  # no round that opens tells it
         events.wake_coordinators()
+
+
+def _complete(claim: "_Claim", now: datetime) -> None:
+    ended = {
+        "state": RoundState.COMPLETED,
+        "ended_at": now,
+        "claim_token": "",
+        "claimed_until": None,
+        "device_metrics": spreads_of(list(_reports(claim.round))),
+    }
+    # The token in the WHERE clause is the fence: a coordinator that lost its claim publishes nothing.
+    mine = Round.objects.filter(pk=claim.round.pk, state=RoundState.EVALUATING, claim_token=claim.token)
+    if not mine.update(**ended):
+        raise LostRace("the claim on the evaluation was lost")
+    _set(claim.round, ended)
+
+
+def _facts_after(completed: Round) -> RunFacts:
+    run = completed.run
+    return RunFacts(
+        state=RunState(run.state),
+        rounds=run.rounds,
+        last_number=completed.number,
+        failed_in_a_row=0,
+        stop_after_round=run.stop_after_round,
+    )
 
 
 def _is_better(model: GlobalModel, best: GlobalModel | None) -> bool:
@@ -332,10 +412,11 @@ def _reports(round_: Round) -> Iterator[tuple[int, dict[str, float]]]:
     yield from accepted.order_by("assignment__cohort_index").values_list("num_examples", "metrics")
 
 
-def _fail_claimed(round_: Round, token: str, reason: str, now: datetime) -> bool:
+def _fail_claimed(claim: "_Claim", reason: str, now: datetime) -> bool:
+    round_ = claim.round
     with events.transaction():
         run = lock_run(round_.run_id)
-        if not Round.objects.filter(pk=round_.pk, claim_token=token).exists():
+        if not Round.objects.filter(pk=round_.pk, claim_token=claim.token).exists():
             raise LostRace("the claim was lost before the failure could be told")
         failed = ModelAggregation(
             run_id=run.pk,
@@ -356,12 +437,39 @@ def _fail_claimed(round_: Round, token: str, reason: str, now: datetime) -> bool
 # ── claims ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _claim(round_: Round, origins: tuple[RoundState, ...], state: RoundState, now: datetime) -> str:
-    """Take a round for this coordinator: at its move from training, or when an earlier claim ran out."""
+@dataclass(frozen=True)
+class _Claim:
+    """A round that this coordinator works on.
+
+    Attributes:
+        states: of its assignments, which take no more updates.
+        claimed_at, ticks: what the caller's clock said as it was taken, and the process's own.
+    """
+
+    round: Round
+    token: str
+    states: Sequence[str]
+    claimed_at: datetime
+    ticks: float
+
+    def now(self) -> datetime:
+        """Return what the caller's clock says by now."""
+        return self.claimed_at + timedelta(seconds=time.monotonic() - self.ticks)
+
+
+def _claim(
+    round_: Round, states: list[str], origins: tuple[RoundState, ...], state: RoundState, now: datetime
+) -> _Claim:
+    """Take a round for this coordinator: at its move from training, or when an earlier claim ran out.
+
+    Args:
+        states: of its assignments, as read just before.
+    """
     token = secrets.token_hex(8)
     free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
+    run = round_.run
     with events.transaction():
-        run = lock_run(round_.run_id)
+        lock_again(run)
         closes = round_.state == RoundState.TRAINING
         changes: dict[str, object] = {"state": state, "claim_token": token, "claimed_until": _claim_until(now)}
         if closes:
@@ -369,14 +477,14 @@ def _claim(round_: Round, origins: tuple[RoundState, ...], state: RoundState, no
         # The WHERE clause is the lock.
         if not Round.objects.filter(free, pk=round_.pk, state__in=origins).update(**changes):
             raise LostRace("another coordinator is at work on it")
-        for name, value in changes.items():
-            setattr(round_, name, value)
-        if closes:
+        _set(round_, changes)
+        if not OPEN_ASSIGNMENTS.isdisjoint(states):
             close_assignments(round_, AssignmentState.EXPIRED, reason="the round closed at its deadline", now=now)
             states = states_in(round_)
+        if closes:
             events.record(run.stream, _started(run, round_, states), now)
             tell_round(run, round_, states, now)
-    return token
+    return _Claim(round_, token, states, claimed_at=now, ticks=time.monotonic())
 
 
 def _started(run: Run, round_: Round, states: Sequence[str]) -> ModelAggregation:
@@ -397,10 +505,10 @@ def _claim_until(now: datetime) -> datetime:
 
 
 @contextmanager
-def _kept_claim(round_id: int, token: str) -> Iterator[None]:
+def _kept(claim: _Claim) -> Iterator[None]:
     """Renew a claim at a third of its time, from a thread, for as long as the block works."""
     done = threading.Event()
-    keeper = threading.Thread(target=_keep_claim, args=(round_id, token, done), name=f"claim-{round_id}", daemon=True)
+    keeper = threading.Thread(target=_keep, args=(claim, done), name=f"claim-{claim.round.pk}", daemon=True)
     keeper.start()
     try:
         yield
@@ -409,16 +517,24 @@ def _kept_claim(round_id: int, token: str) -> Iterator[None]:
         keeper.join()
 
 
-def _keep_claim(round_id: int, token: str, done: threading.Event) -> None:
+def _keep(claim: _Claim, done: threading.Event) -> None:
+    pause = settings.QFLARE_CLAIM_SECONDS / 3
+    if done.wait(pause):
+        return  # most work is short, and its keeper needs no connection to the database
     try:
-        while not done.wait(settings.QFLARE_CLAIM_SECONDS / 3):
-            try:
-                until = _claim_until(timezone.now())
-                if not Round.objects.filter(pk=round_id, claim_token=token).update(claimed_until=until):
-                    return
-            except DatabaseError:
-                # Two more tries fit before the claim runs out; if they fail too, another coordinator takes over.
-                logger.exception("the claim on round %s could not be renewed", round_id)
-                connection.close()
+        while _renew(claim) and not done.wait(pause):
+            pass
     finally:
         connection.close()
+
+
+def _renew(claim: _Claim) -> bool:
+    """Let a claim last from now; say whether it is still ours."""
+    mine = Round.objects.filter(pk=claim.round.pk, claim_token=claim.token)
+    try:
+        return bool(mine.update(claimed_until=_claim_until(claim.now())))
+    except DatabaseError:
+        # Two more tries fit before the claim runs out; if they fail too, another coordinator takes over.
+        logger.exception("the claim on round %s could not be renewed", claim.round.pk)
+        connection.close()
+        return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import F
+from django.db.models import F, FilteredRelation, Q
 from django.utils import timezone
 
 from edge.protocol.server import ErrorNotification
@@ -20,7 +20,7 @@ from fl import events, signals, sweeping
 from fl.coordination import advance, advance_run
 from fl.devices import expire_leases
 from fl.lifecycle import RunState
-from fl.models import Round, Run
+from fl.models import Run
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Coordinator(threading.Thread):
         try:
             self._expire_leases(timezone.now())
             while drive(self._stopping, self._tell):
-                pass
+                self._woken.clear()  # whatever woke us meanwhile, not least what we did ourselves, is looked at next
             self._sweep(timezone.now())
         except Exception as error:
             # The database may be away, or a bug has shown: it is told once, and the clock tries again.
@@ -120,12 +120,12 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
             tell(error)
             return False
 
+    open_round = FilteredRelation("round_set", condition=Q(round_set__ended_at__isnull=True))
+    runs = Run.objects.annotate(open_round=open_round).filter(
+        Q(state=RunState.RUNNING) | Q(state=RunState.PAUSED, open_round__isnull=False)
+    )
     done = False
-    waiting = Round.objects.filter(ended_at__isnull=True)
-    without_round = Run.objects.filter(state=RunState.RUNNING).exclude(pk__in=waiting.values("run"))
-    for run_id in without_round.order_by("pk").values_list("pk", flat=True):
-        done |= attempt(advance_run, run_id)
-    served = waiting.order_by(F("run__last_served_at").asc(nulls_first=True), "run_id")
-    for round_id in served.values_list("pk", flat=True):
-        done |= attempt(advance, round_id)
+    served = runs.order_by(F("last_served_at").asc(nulls_first=True), "pk")
+    for run_id, round_id in served.values_list("pk", "open_round"):
+        done |= attempt(advance_run, run_id) if round_id is None else attempt(advance, round_id)
     return done

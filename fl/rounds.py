@@ -46,6 +46,17 @@ def lock_run(run_id: int) -> Run:
     return run
 
 
+def lock_again(run: Run) -> None:
+    """Lock a run as `lock_run` does and bring the one in hand up to date, but for its best model.
+
+    That changes only as a round of it is published, which is for who holds the round's claim.
+    """
+    run.refresh_from_db(fields=_CHANGING, from_queryset=Run.objects.select_for_update())
+
+
+_CHANGING = ["state", "reason", "stop_after_round", "started_at", "ended_at", "last_served_at"]
+
+
 def move_run(run: Run, state: RunState, *, now: datetime, reason: str = "") -> Run:
     """Move a run to a state and tell.
 
@@ -96,13 +107,24 @@ def settle_run(run: Run, *, now: datetime) -> None:
     base = newest_model(run)
     if base is None or open_round_of(run) is not None or run.state not in (RunState.RUNNING, RunState.PAUSED):
         return
-    match after_round(_facts(run)):
+    opened = open_next(run, _facts(run), base, now)
+    if opened is not None:
+        tell_round(run, opened, [], now)
+        events.wake_coordinators()
+
+
+def open_next(run: Run, facts: RunFacts, base: GlobalModel, now: datetime) -> Round | None:
+    """Open the round that follows the last, for the caller to tell of, or end the run; the caller has locked the run.
+
+    Args:
+        base: the newest published version.
+    """
+    match after_round(facts):
         case OpenRound(number):
-            opened = Round.objects.create(run=run, number=number, base_model=base, opened_at=now)
-            tell_round(run, opened, [], now)
-            events.wake_coordinators()
+            return Round.objects.create(run=run, number=number, base_model=base, opened_at=now)
         case EndRun(state, reason):
             move_run(run, state, now=now, reason=reason)
+    return None
 
 
 def _facts(run: Run) -> RunFacts:
@@ -157,7 +179,7 @@ def let_go_of_files(round_: Round) -> None:
     """Delete the files of a round's updates after the commit, unless the run keeps them."""
     if round_.run.keep_updates:
         return
-    updates = Update.objects.filter(assignment__round=round_).exclude(file="")
+    updates = Update.objects.filter(assignment__in=Assignment.objects.filter(round=round_)).exclude(file="").order_by()
     names = list(updates.values_list("file", flat=True))
     updates.update(file="")
     on_commit(partial(files.delete_soon, names), robust=True)

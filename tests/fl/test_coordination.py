@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 import pytest
 import torch
+from django.db import connection
 
 from edge.tasks import TASKS
 from edge.tasks.linear import Linear
@@ -147,7 +148,7 @@ def test_a_device_that_does_not_fit_is_not_selected(spoil):
     run = started_run(min_examples=10, strategy="fedprox", strategy_config={"mu": 0.1})
     spoil(unfit)
 
-    assert eligible_devices(run, NOW) == [good.device.pk]
+    assert eligible_devices(run, NOW) == [good.device]
 
 
 def test_a_device_is_judged_by_its_offer_of_the_runs_task():
@@ -155,7 +156,7 @@ def test_a_device_is_judged_by_its_offer_of_the_runs_task():
     one.device.tasks.create(task="digits", digest="d" * 64, num_examples=1, supports=[])
     run = started_run(min_examples=10, strategy="fedprox", strategy_config={"mu": 0.1})
 
-    assert eligible_devices(run, NOW) == [one.device.pk]
+    assert eligible_devices(run, NOW) == [one.device]
 
 
 def test_who_enrolled_first_changes_nothing_in_a_cohort():
@@ -233,7 +234,7 @@ def test_a_round_is_told_from_start_to_end():
 
 def test_at_the_deadline_a_quorum_closes_the_round_and_the_rest_expires():
     *senders, slow = fleet(3)
-    run = started_run(cohort_size=3, quorum=2)
+    run = started_run(cohort_size=3, quorum=2, rounds=1)
     step(run)
     for sender in senders:
         sender.send()
@@ -366,6 +367,90 @@ def test_two_runs_that_reach_for_the_same_devices_share_them_out():
     assert other.result() is False
     assert set(Assignment.objects.values_list("round", flat=True)) == {round_ids[0]}
     assert Round.objects.get(pk=round_ids[1]).state == "pending"
+
+
+# ── from one round to the next ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def finished_training(run, senders):
+    """Let the open round of a run have all its updates, and be about to close."""
+    step(run)
+    for sender in senders:
+        sender.send()
+    return run
+
+
+def test_a_round_that_ends_hands_its_devices_the_next_one_at_once():
+    senders = fleet(2)
+    run = finished_training(started_run(), senders)
+
+    step(run, at(3))
+
+    round_ = current_round(run)
+    assert (round_.number, round_.state) == (2, "training")
+    assert round_.opened_at == round_.started_at == run.round_set.get(number=1).ended_at
+    assert [sender.assignment().round_id for sender in senders] == [round_.pk] * 2
+    assert told(senders[0].device.stream, "assignment")[-1]["base_digest"] == newest_model(run).digest
+    states = [(payload["round"], payload["round_state"]) for payload in told(run.stream, "fl_status_update")]
+    assert states[-3:] == [(1, "aggregating"), (1, "evaluating"), (2, "training")]
+
+
+def test_a_round_that_opens_without_its_devices_waits_for_them():
+    senders = fleet(2)
+    run = finished_training(started_run(), senders)
+    drop_lease(senders[0])
+
+    step(run)
+
+    assert (current_round(run).number, current_round(run).state) == (2, "pending")
+    assert told(run.stream, "fl_status_update")[-1]["round_state"] == "pending"
+
+
+def test_a_run_that_has_waited_longer_comes_before_the_next_round_of_another():
+    senders = fleet(2)
+    run = finished_training(started_run(), senders)
+    other = started_run(name="another")
+
+    step(run)
+
+    assert current_round(run).state == "pending"
+    assert step(other)
+    assert {sender.assignment().round.run for sender in senders} == {other}
+
+
+def test_a_run_that_waits_but_was_served_later_does_not_come_first():
+    senders = fleet(2)
+    run = finished_training(started_run(), senders)
+    other = started_run(name="another")
+    Run.objects.filter(pk=other.pk).update(last_served_at=at(1))
+
+    step(run, at(2))
+
+    assert (current_round(run).state, current_round(other).state) == ("training", "pending")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_devices_that_another_run_takes_meanwhile_do_not_undo_what_was_published():
+    senders = fleet(2)
+    run, another = (finished_training(started_run(name=name), senders) for name in ("first", "second"))
+    round_ids = [current_round(run).pk, current_round(another).pk]
+
+    with events.transaction():
+        advance(round_ids[0], NOW)
+        other = Call(lambda: advance(round_ids[1], NOW))
+        assert other.waits_for_writing.wait(60)
+        if connection.vendor == "postgresql":
+            eventually(somebody_waits_for_a_lock)
+
+    assert other.result() is True
+    assert list(versions(run)) == list(versions(another)) == [0, 1]
+    assert (current_round(run).state, current_round(another).state) == ("training", "pending")
+
+
+def somebody_waits_for_a_lock():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
 
 
 # ── claims ────────────────────────────────────────────────────────────────────────────────────────────────────────────

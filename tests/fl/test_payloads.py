@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def world():
-    """A run after its first round of three devices, of which one was rejected and one given up."""
+    """A run after its first round of three devices, of which one was rejected and one given up; the second waits."""
     senders = fleet(3)
     run = started_run(
         cohort_size=3, quorum=1, strategy="fedprox", strategy_config={"mu": 0.5}, max_update_norm=9.0, rounds=3
@@ -35,7 +35,9 @@ def world():
     with pytest.raises(UpdateRefused):
         senders[1].send(manifest=b"{")
     give_up(device=senders[2].device, assignment_id=senders[2].assignment().pk, reason="no data", now=at(2))
+    devices.disconnected(connection_id=senders[2].connection_id, now=at(2))
     step(run, at(3))
+    senders[2].connect(at(3))
     return Run.objects.get(pk=run.pk), senders
 
 

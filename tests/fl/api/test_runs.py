@@ -205,7 +205,7 @@ def test_rounds_tell_what_they_made(viewer, trained):
     assert (first["selected"], first["updates_received"]) == (2, 2)
     assert first["metrics"] == GlobalModel.objects.get(run=trained, version=1).metrics
     assert set(first["device_metrics"]["loss"]) == {"mean", "p10", "p90"}
-    assert (second["number"], second["state"], second["version"], second["selected"]) == (2, "pending", None, 0)
+    assert (second["number"], second["state"], second["version"], second["selected"]) == (2, "training", None, 2)
 
 
 def test_a_round_tells_each_devices_part(viewer, trained):
