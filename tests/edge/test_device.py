@@ -20,6 +20,7 @@ from edge.tasks import DataSource, TrainingSettings, find_task, initial_weights,
 from edge.training import train
 from edge.weights import weights_digest
 from edge.wire import decode, read_file
+from edge.work import FIRST_PROGRESS_SECONDS
 from tests.edge.little_server import PLAN, LittleServer, Notes
 
 LINEAR = DeviceSettings(tasks=("linear",))
@@ -42,6 +43,10 @@ def enrolled(server, path):
     with Doors(Server(server.url), None) as doors:
         enroll(Home(path), doors, read_token(server.token()), path.name)
     return path
+
+
+def progress_heard(server):
+    return [heard for heard in server.devices[1].heard if isinstance(heard, client.Progress)]
 
 
 def test_an_update_is_what_training_from_the_seed_gives(server, home):
@@ -210,7 +215,7 @@ def test_a_cancelled_training_ends_and_the_next_begins(server, home):
     with Device(home, LINEAR, notes):
         server.wait_connected()
         server.assign(1, base, plan=ENDLESS)
-        server.wait_until(lambda: any(isinstance(heard, client.Progress) for heard in server.devices[1].heard))
+        server.wait_until(lambda: progress_heard(server))
         server.cancel(1)
         notes.wait_for("cancelled")
         following = server.assign(1, base, round_number=2)
@@ -258,7 +263,7 @@ def test_an_interrupted_training_is_done_again_after_a_restart_and_gives_the_sam
     with Device(home, LINEAR, notes):
         server.wait_connected()
         server.assign(1, base, plan=plan)
-        server.wait_until(lambda: any(isinstance(heard, client.Progress) for heard in server.devices[1].heard))
+        server.wait_until(lambda: progress_heard(server))
     assert server.updates == []
     with Device(home, LINEAR, notes):
         notes.wait_for("update")
@@ -399,9 +404,22 @@ def test_weights_that_the_server_does_not_have_end_the_assignment(server, home):
     assert "no such weights" in server.failures[0][1]
 
 
+def test_a_short_training_says_nothing_but_its_update(server, home):
+    base = server.add_weights()
+    notes = Notes()
+
+    with Device(home, LINEAR, notes):
+        server.wait_connected()
+        server.assign(1, base)
+        notes.wait_for("update")
+
+    assert notes.of("trained")[0].facts["seconds"] < FIRST_PROGRESS_SECONDS
+    assert progress_heard(server) == []
+
+
 def test_progress_is_told_at_most_twice_a_second(server, home):
     base = server.add_weights()
-    plan = msgspec.structs.replace(PLAN, local_epochs=200)
+    plan = msgspec.structs.replace(PLAN, local_epochs=400)
     notes = Notes()
 
     with Device(home, LINEAR, notes):
@@ -409,7 +427,7 @@ def test_progress_is_told_at_most_twice_a_second(server, home):
         server.assign(1, base, plan=plan)
         notes.wait_for("update")
 
-    told = [heard for heard in server.devices[1].heard if isinstance(heard, client.Progress)]
+    told = progress_heard(server)
     seconds = notes.of("trained")[0].facts["seconds"]
     assert 1 <= len(told) <= 2 + 2 * seconds
     assert all(message.assignment_id == 1 and 0 < message.progress <= 1 for message in told)
