@@ -25,7 +25,6 @@ from fl.cohorts import select_cohort
 from fl.exceptions import LostRace
 from fl.lifecycle import (
     OPEN_ASSIGNMENTS,
-    OPEN_ROUNDS,
     Aggregate,
     AssignmentState,
     Evaluate,
@@ -52,7 +51,7 @@ from fl.payloads import (
 from fl.rounds import (
     close_assignments,
     end_round,
-    let_go_of_files,
+    forget_files,
     lock_again,
     lock_run,
     move_run,
@@ -66,6 +65,26 @@ from fl.seeds import cohort_seed
 from fl.strategies import required_support
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A round that this coordinator works on.
+
+    Attributes:
+        states: of its assignments, which take no more updates.
+        claimed_at, ticks: what the caller's clock said as it was taken, and the process's own.
+    """
+
+    round: Round
+    token: str
+    states: Sequence[str]
+    claimed_at: datetime
+    ticks: float
+
+    def now(self) -> datetime:
+        """Return what the caller's clock says by now."""
+        return self.claimed_at + timedelta(seconds=time.monotonic() - self.ticks)
 
 
 def advance_run(run_id: int, now: datetime) -> bool:
@@ -235,10 +254,9 @@ def _select_at_once(round_: Round, now: datetime) -> bool:
 
 
 def _another_waits_longer(run: Run) -> bool:
-    at_work = Round.objects.filter(state__in=OPEN_ROUNDS - {RoundState.PENDING}).order_by()
-    longer = Q(last_served_at__isnull=True) | Q(last_served_at__lt=run.last_served_at)
-    others = Run.objects.filter(longer, state=RunState.RUNNING).exclude(pk__in=at_work.values("run"))
-    return others.exclude(pk=run.pk).exists()
+    longer = Q(run__last_served_at__isnull=True) | Q(run__last_served_at__lt=run.last_served_at)
+    waiting = Round.objects.filter(longer, state=RoundState.PENDING, run__state=RunState.RUNNING)
+    return waiting.exclude(run=run.pk).exists()
 
 
 def _assign_if_enough(round_: Round, now: datetime) -> bool:
@@ -323,7 +341,7 @@ def _evaluate(round_: Round, states: list[str], now: datetime) -> bool:
         return _measure_and_publish(claim, candidate)
 
 
-def _name_candidate(claim: "_Claim", stored: aggregation.StoredModel, now: datetime) -> GlobalModel:
+def _name_candidate(claim: _Claim, stored: aggregation.StoredModel, now: datetime) -> GlobalModel:
     round_ = claim.round
     with events.transaction():
         lock_again(round_.run)
@@ -341,7 +359,7 @@ def _name_candidate(claim: "_Claim", stored: aggregation.StoredModel, now: datet
     return candidate
 
 
-def _measure_and_publish(claim: "_Claim", candidate: GlobalModel) -> bool:
+def _measure_and_publish(claim: _Claim, candidate: GlobalModel) -> bool:
     try:
         metrics = aggregation.evaluate_model(candidate)
     except Exception as error:
@@ -352,7 +370,7 @@ def _measure_and_publish(claim: "_Claim", candidate: GlobalModel) -> bool:
     return True
 
 
-def _publish(claim: "_Claim", model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
+def _publish(claim: _Claim, model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
     """Make the candidate the newest version, end the round, and open the next, all or nothing."""
     round_, run = claim.round, claim.round.run
     with events.transaction():
@@ -364,9 +382,8 @@ def _publish(claim: "_Claim", model: GlobalModel, metrics: aggregation.Metrics |
         if _is_better(model, run.best_model):
             Run.objects.filter(pk=run.pk).update(best_model=model)
             run.best_model = model
-        let_go_of_files(round_)
         events.record(run.stream, model_completed_from(model, claim.states), now)
-        events.record(run.stream, round_completed(round_, model), now)
+        events.record(run.stream, round_completed(round_, model, claim.states), now)
         opened = open_next(run, _facts_after(round_), model, now)
         if opened is not None and not _select_at_once(opened, now):
             tell_round(run, opened, [], now)
@@ -375,19 +392,25 @@ def _publish(claim: "_Claim", model: GlobalModel, metrics: aggregation.Metrics |
         events.wake_coordinators()
 
 
-def _complete(claim: "_Claim", now: datetime) -> None:
+def _complete(claim: _Claim, now: datetime) -> None:
+    """End the round with what its devices reported, and let their files go unless the run keeps them."""
+    round_ = claim.round
+    accepted = Update.objects.filter(assignment__round=round_.pk, state=UpdateState.ACCEPTED)
+    reports = list(accepted.order_by("assignment__cohort_index").values_list("num_examples", "metrics", "file"))
     ended = {
         "state": RoundState.COMPLETED,
         "ended_at": now,
         "claim_token": "",
         "claimed_until": None,
-        "device_metrics": spreads_of(list(_reports(claim.round))),
+        "device_metrics": spreads_of([(num_examples, metrics) for num_examples, metrics, _ in reports]),
     }
     # The token in the WHERE clause is the fence: a coordinator that lost its claim publishes nothing.
-    mine = Round.objects.filter(pk=claim.round.pk, state=RoundState.EVALUATING, claim_token=claim.token)
+    mine = Round.objects.filter(pk=round_.pk, state=RoundState.EVALUATING, claim_token=claim.token)
     if not mine.update(**ended):
         raise LostRace("the claim on the evaluation was lost")
-    _set(claim.round, ended)
+    _set(round_, ended)
+    if not round_.run.keep_updates:
+        forget_files(round_, [file for _, _, file in reports])
 
 
 def _facts_after(completed: Round) -> RunFacts:
@@ -407,12 +430,7 @@ def _is_better(model: GlobalModel, best: GlobalModel | None) -> bool:
     return theirs is None or (mine is not None and mine > theirs)
 
 
-def _reports(round_: Round) -> Iterator[tuple[int, dict[str, float]]]:
-    accepted = Update.objects.filter(assignment__round=round_, state=UpdateState.ACCEPTED)
-    yield from accepted.order_by("assignment__cohort_index").values_list("num_examples", "metrics")
-
-
-def _fail_claimed(claim: "_Claim", reason: str, now: datetime) -> bool:
+def _fail_claimed(claim: _Claim, reason: str, now: datetime) -> bool:
     round_ = claim.round
     with events.transaction():
         run = lock_run(round_.run_id)
@@ -435,26 +453,6 @@ def _fail_claimed(claim: "_Claim", reason: str, now: datetime) -> bool:
 
 
 # ── claims ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A round that this coordinator works on.
-
-    Attributes:
-        states: of its assignments, which take no more updates.
-        claimed_at, ticks: what the caller's clock said as it was taken, and the process's own.
-    """
-
-    round: Round
-    token: str
-    states: Sequence[str]
-    claimed_at: datetime
-    ticks: float
-
-    def now(self) -> datetime:
-        """Return what the caller's clock says by now."""
-        return self.claimed_at + timedelta(seconds=time.monotonic() - self.ticks)
 
 
 def _claim(

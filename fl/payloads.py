@@ -154,8 +154,8 @@ def updates_counted(round_: Round, states: Sequence[str]) -> wire.TrainingProgre
     )
 
 
-def round_completed(round_: Round, model: GlobalModel) -> wire.TrainingProgress:
-    """Return what a round has come to; it names no device."""
+def round_completed(round_: Round, model: GlobalModel, states: Sequence[str]) -> wire.TrainingProgress:
+    """Return what a round has come to, its assignments' states among it; it names no device."""
     if round_.started_at is None or round_.ended_at is None:
         raise ValueError(f"round {round_.pk} has not ended")
     return wire.TrainingProgress(
@@ -165,7 +165,7 @@ def round_completed(round_: Round, model: GlobalModel) -> wire.TrainingProgress:
         progress=1.0,
         metrics=model.metrics or {},
         device_metrics=spreads(round_.device_metrics),
-        updates_received=round_.assignments.filter(state=AssignmentState.ACCEPTED).count(),
+        updates_received=states.count(AssignmentState.ACCEPTED),
         duration_seconds=(round_.ended_at - round_.started_at).total_seconds(),
     )
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from itertools import takewhile
 
+from django.db.models import QuerySet
 from django.db.transaction import on_commit
 
 from edge.protocol.server import Cancel, ErrorNotification
@@ -47,14 +48,13 @@ def lock_run(run_id: int) -> Run:
 
 
 def lock_again(run: Run) -> None:
-    """Lock a run as `lock_run` does and bring the one in hand up to date, but for its best model.
+    """Lock a running or paused run as `lock_run` does, and bring the one in hand up to date.
 
-    That changes only as a round of it is published, which is for who holds the round's claim.
+    That is what people change. Its best model, and when it was served, change only under a claim on its open round or
+    as that opens, and so not for who holds the one or does the other.
     """
-    run.refresh_from_db(fields=_CHANGING, from_queryset=Run.objects.select_for_update())
-
-
-_CHANGING = ["state", "reason", "stop_after_round", "started_at", "ended_at", "last_served_at"]
+    row = Run.objects.select_for_update().values_list("state", "reason", "stop_after_round").get(pk=run.pk)
+    run.state, run.reason, run.stop_after_round = row
 
 
 def move_run(run: Run, state: RunState, *, now: datetime, reason: str = "") -> Run:
@@ -177,12 +177,18 @@ def _ending_of(state: RoundState) -> AssignmentState:
 
 def let_go_of_files(round_: Round) -> None:
     """Delete the files of a round's updates after the commit, unless the run keeps them."""
-    if round_.run.keep_updates:
-        return
-    updates = Update.objects.filter(assignment__in=Assignment.objects.filter(round=round_)).exclude(file="").order_by()
-    names = list(updates.values_list("file", flat=True))
-    updates.update(file="")
+    if not round_.run.keep_updates:
+        forget_files(round_, list(_updates_with_files(round_).values_list("file", flat=True)))
+
+
+def forget_files(round_: Round, names: Sequence[str]) -> None:
+    """Delete after the commit the files, as one has just read, of a round's updates."""
+    _updates_with_files(round_).update(file="")
     on_commit(partial(files.delete_soon, names), robust=True)
+
+
+def _updates_with_files(round_: Round) -> QuerySet[Update]:
+    return Update.objects.filter(assignment__in=Assignment.objects.filter(round=round_)).exclude(file="").order_by()
 
 
 def close_assignments(round_: Round, state: AssignmentState, *, reason: str, now: datetime) -> None:

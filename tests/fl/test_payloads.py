@@ -98,7 +98,7 @@ def test_the_initial_version_has_no_round_to_tell_of(world):
 def test_the_end_of_a_round_names_no_device(world):
     run, senders = world
 
-    told = round_completed(run.round_set.get(number=1), newest_model(run))
+    told = round_completed(run.round_set.get(number=1), newest_model(run), ["accepted", "rejected", "failed"])
 
     assert (told.phase, told.progress, told.updates_received) == ("round_completed", 1.0, 1)
     assert (told.device_id, told.device_name, told.assignment_id) == (None, None, None)
@@ -110,7 +110,7 @@ def test_a_round_that_has_not_ended_has_no_end_to_tell(world):
     run, _ = world
 
     with pytest.raises(ValueError, match="has not ended"):
-        round_completed(current_round(run), newest_model(run))
+        round_completed(current_round(run), newest_model(run), [])
 
 
 def test_an_assignment_says_all_that_training_needs(world):
@@ -163,7 +163,7 @@ def test_every_payload_reads_back_as_it_was_said(world):
         assignment_message(senders[0].assignment()),
         assignment_progress(senders[0].assignment()),
         model_completed(newest_model(run)),
-        round_completed(run.round_set.get(number=1), newest_model(run)),
+        round_completed(run.round_set.get(number=1), newest_model(run), ["accepted", "rejected", "failed"]),
     ]
 
     for payload in said:
