@@ -171,9 +171,9 @@ class Home:
         manifest_bytes = msgspec.json.encode(manifest)
         signature = key.sign(manifest_bytes, UPDATE_CONTEXT)
         file = self.updates / f"{manifest.assignment_id}.safetensors"
-        write_file(file, delta)
+        _write(file, delta, durable=True)
         record = _UpdateRecord(url=url, manifest=manifest_bytes, signature=signature)
-        # The record comes second: a file without one was never finished.
+        # The record comes second: a file without one was never finished. Its sync of the folder makes both names last.
         write_file(file.with_suffix(".json"), msgspec.json.encode(record))
         return PendingUpdate(url, file, manifest_bytes, signature, manifest)
 
@@ -185,10 +185,12 @@ class Home:
         """
         if not self.updates.is_dir():
             return []
-        pending = [_read_update(path) for path in self.updates.glob("*.json")]
-        wanted = {update.file for update in pending}
+        found = [_read_update(path) for path in self.updates.glob("*.json")]
+        # The power may fail after the record's name has reached the disk and before that of its file.
+        pending = [update for update in found if update.file.exists()]
+        wanted = {path for update in pending for path in (update.file, update.file.with_suffix(".json"))}
         for path in self.updates.iterdir():
-            if path.suffix != ".json" and path not in wanted:
+            if path not in wanted:
                 path.unlink()
         return sorted(pending, key=lambda update: update.assignment_id)
 
@@ -204,17 +206,25 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     Args:
         durable: whether it must also survive a power failure; then the folder is synced too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
+    _write(partial, data, durable=durable)
     partial.replace(path)
     if durable:
         _sync_folder(path.parent)
+
+
+def _write(path: Path, data: bytes, *, durable: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, flags, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

@@ -137,6 +137,15 @@ def test_what_an_interrupted_writer_left_behind_is_no_update(home):
     assert sorted(path.name for path in home.updates.iterdir()) == ["3.json", "3.safetensors"]
 
 
+def test_a_record_whose_file_did_not_reach_the_disk_is_no_update(home):
+    for number in (3, 4):
+        home.keep_update(url="/u", manifest=manifest(number), delta=b"delta", key=SigningKey.generate())
+    (home.updates / "4.safetensors").unlink()
+
+    assert [update.assignment_id for update in home.pending_updates()] == [3]
+    assert sorted(path.name for path in home.updates.iterdir()) == ["3.json", "3.safetensors"]
+
+
 def test_a_record_that_cannot_be_read_is_named(home):
     home.updates.mkdir(parents=True)
     (home.updates / "3.json").write_text("{}")
