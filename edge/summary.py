@@ -43,10 +43,9 @@ class Summary:
         return len(self._connected)
 
     def _take(self, name: str, note: Note) -> None:
-        own = replace(note, text=f"{name}: {note.text}", facts={**note.facts, "device_name": name})
         with self._lock:
             sums = self._count_in(name, note)
-            passed_on = [own] if self._details else sums + self._troubles(own)
+            passed_on = [_signed(name, note)] if self._details else sums + self._troubles(name, note)
         for passed in passed_on:
             self._tell(passed)
 
@@ -76,14 +75,15 @@ class Summary:
         self._updates[str(note.facts.get("state"))] += 1
         return notes
 
-    def _troubles(self, note: Note) -> list[Note]:
+    def _troubles(self, name: str, note: Note) -> list[Note]:
         if note.level == "info":
             return []
         if not self._may_tell(note.kind):
             self._withheld[note.kind] += 1
             return []
+        own = _signed(name, note)
         more = self._withheld.pop(note.kind, 0)
-        return [replace(note, text=f"{note.text} ({more} more like it before)") if more else note]
+        return [replace(own, text=f"{own.text} ({more} more like it before)") if more else own]
 
     def _may_tell(self, kind: str) -> bool:
         now = time.monotonic()
@@ -91,3 +91,7 @@ class Summary:
             return False
         self._quiet_until[kind] = now + QUIET_SECONDS
         return True
+
+
+def _signed(name: str, note: Note) -> Note:
+    return replace(note, text=f"{name}: {note.text}", facts={**note.facts, "device_name": name})
