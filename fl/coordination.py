@@ -425,9 +425,14 @@ def _facts_after(completed: Round) -> RunFacts:
 
 
 def _is_better(model: GlobalModel, best: GlobalModel | None) -> bool:
-    mine = score(model.metrics, model.round.device_metrics if model.round else {})
-    theirs = score(best.metrics, best.round.device_metrics if best.round else {}) if best else None
+    mine, theirs = _score_of(model), _score_of(best) if best else None
     return theirs is None or (mine is not None and mine > theirs)
+
+
+def _score_of(model: GlobalModel) -> float | None:
+    # Only where the server could not measure is the round read, for what the devices said.
+    reported = model.round.device_metrics if model.metrics is None and model.round else {}
+    return score(model.metrics, reported)
 
 
 def _fail_claimed(claim: _Claim, reason: str, now: datetime) -> bool:

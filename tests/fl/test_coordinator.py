@@ -161,6 +161,19 @@ def test_driving_stops_between_steps_when_told(idle):
     assert not Round.objects.exists()
 
 
+def test_a_look_at_a_round_that_trains_takes_three_queries(idle, django_assert_num_queries):
+    stopping, told = idle
+    fleet(2, now=timezone.now())
+    create()
+    while drive(stopping, told.append):
+        pass
+
+    with django_assert_num_queries(3):
+        assert drive(stopping, told.append) is False
+
+    assert told == []
+
+
 def test_driving_with_nothing_to_do_says_so(idle):
     stopping, told = idle
     participant(now=timezone.now())
