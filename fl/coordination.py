@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -68,23 +68,32 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class _Clock:
+    """What the caller's clock said, and the process's own as it said so: from both follows what it says later."""
+
+    said: datetime
+    ticks: float = field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        return self.said + timedelta(seconds=time.monotonic() - self.ticks)
+
+
+@dataclass(frozen=True)
 class _Claim:
     """A round that this coordinator works on.
 
     Attributes:
         states: of its assignments, which take no more updates.
-        claimed_at, ticks: what the caller's clock said as it was taken, and the process's own.
     """
 
     round: Round
     token: str
     states: Sequence[str]
-    claimed_at: datetime
-    ticks: float
+    clock: _Clock
 
     def now(self) -> datetime:
         """Return what the caller's clock says by now."""
-        return self.claimed_at + timedelta(seconds=time.monotonic() - self.ticks)
+        return self.clock.now()
 
 
 def advance_run(run_id: int, now: datetime) -> bool:
@@ -105,6 +114,7 @@ def advance(round_id: int, now: datetime) -> bool:
 
     Calling it again, or in two processes at once, does no harm.
     """
+    clock = _Clock(now)
     round_ = Round.objects.select_related("run__best_model", "base_model").get(pk=round_id)
     states = states_in(round_)
     step = next_step(_facts(round_, states, _eligible_for(round_, now)), now)
@@ -119,9 +129,9 @@ def advance(round_id: int, now: datetime) -> bool:
             case Fail():
                 return _fail(round_, now)
             case Aggregate():
-                return _aggregate(round_, states, now)
+                return _aggregate(round_, states, clock)
             case Evaluate():
-                return _evaluate(round_, states, now)
+                return _evaluate(round_, states, clock)
     except LostRace as race:
         logger.info("round %s of run %s: %s", round_.number, round_.run_id, race)
         return False
@@ -318,9 +328,9 @@ def _fail(round_: Round, now: datetime) -> bool:
     return True
 
 
-def _aggregate(round_: Round, states: list[str], now: datetime) -> bool:
+def _aggregate(round_: Round, states: list[str], clock: _Clock) -> bool:
     """Close the round to updates, aggregate those it has, and name the candidate."""
-    claim = _claim(round_, states, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, now)
+    claim = _claim(round_, states, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, clock)
     with _kept(claim):
         try:
             stored = aggregation.aggregate(round_)
@@ -332,9 +342,9 @@ def _aggregate(round_: Round, states: list[str], now: datetime) -> bool:
         return _measure_and_publish(claim, candidate)
 
 
-def _evaluate(round_: Round, states: list[str], now: datetime) -> bool:
+def _evaluate(round_: Round, states: list[str], clock: _Clock) -> bool:
     """Take over the evaluation of a candidate from a coordinator that is gone."""
-    claim = _claim(round_, states, (RoundState.EVALUATING,), RoundState.EVALUATING, now)
+    claim = _claim(round_, states, (RoundState.EVALUATING,), RoundState.EVALUATING, clock)
     with _kept(claim):
         candidate = GlobalModel.objects.get(round=round_)
         candidate.run, candidate.round = round_.run, round_
@@ -461,14 +471,14 @@ def _fail_claimed(claim: _Claim, reason: str, now: datetime) -> bool:
 
 
 def _claim(
-    round_: Round, states: list[str], origins: tuple[RoundState, ...], state: RoundState, now: datetime
+    round_: Round, states: list[str], origins: tuple[RoundState, ...], state: RoundState, clock: _Clock
 ) -> _Claim:
     """Take a round for this coordinator: at its move from training, or when an earlier claim ran out.
 
     Args:
         states: of its assignments, as read just before.
     """
-    token = secrets.token_hex(8)
+    token, now = secrets.token_hex(8), clock.said
     free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
     run = round_.run
     with events.transaction():
@@ -487,7 +497,7 @@ def _claim(
         if closes:
             events.record(run.stream, _started(run, round_, states), now)
             tell_round(run, round_, states, now)
-    return _Claim(round_, token, states, claimed_at=now, ticks=time.monotonic())
+    return _Claim(round_, token, states, clock)
 
 
 def _started(run: Run, round_: Round, states: Sequence[str]) -> ModelAggregation:
