@@ -124,6 +124,7 @@ def test_progress_of_an_assignment_that_has_ended_says_nothing(training, ticks):
     _, (one, _) = training
     one.send()
     before = Assignment.objects.values().get(device=one.device)
+    ticks.clear()
 
     report(one, 0.5, at(9))
 
