@@ -59,6 +59,7 @@ def test_files_that_never_arrived_whole_go_too(settings):
     old, young = files.ReceivedFile(), files.ReceivedFile()
     for received in (old, young):
         received.write(b"x")
+        received.complete()
     age(str(old.path), 3700)
 
     sweeping.sweep(now=timezone.now())
