@@ -1,25 +1,31 @@
 """How a device keeps the newest model of each run, and runs its owner's command after each."""
 
+import math
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from edge.errands import Errand, Errands
 from edge.errors import Refused, TaskUnusable
 from edge.http import Doors
+from edge.jobs import Jobs
 from edge.models import ModelShelf, WeightsCache
 from edge.notes import Fact, Note, Tell
 from edge.offers import Offer
 from edge.protocol.server import ModelAggregation
 from edge.wire import max_size
 
+KEEP_SECONDS = 0.5
 _STDERR = 2
 
 
 class ModelKeeper:
     """Keeps what `model_aggregation` announces; a version that is overtaken before it is here is passed over.
+
+    A run whose versions follow each other faster than KEEP_SECONDS has one kept in each, and the newest in the end.
 
     Args:
         command: words of the command to run after each new model; empty for none. Of the models that come while it
@@ -33,6 +39,7 @@ class ModelKeeper:
         cache: WeightsCache,
         doors: Doors,
         errands: Errands,
+        jobs: Jobs,
         offers: Mapping[str, Offer],
         tell: Tell,
         command: Sequence[str] = (),
@@ -41,9 +48,13 @@ class ModelKeeper:
         self._cache = cache
         self._doors = doors
         self._errands = errands
+        self._jobs = jobs
         self._offers = offers
         self._tell = tell
         self._newest: dict[int, ModelAggregation] = {}
+        self._lock = threading.Lock()
+        self._next_at: dict[int, float] = {}
+        """When a run's next model may be kept; infinite while one waits for that."""
         self._command = _ModelCommand(command, tell) if command else None
 
     def hear(self, model: ModelAggregation) -> None:
@@ -51,11 +62,31 @@ class ModelKeeper:
         offer = self._offers.get(model.task)
         if offer is None or not model.digest or model.task_digest not in ("", offer.known.digest):
             return
-        self._newest[model.run_id] = model
+        with self._lock:
+            self._newest[model.run_id] = model
+            now = time.monotonic()
+            wait = self._next_at.get(model.run_id, now) - now
+            if wait <= 0:
+                self._next_at[model.run_id] = now + KEEP_SECONDS
+            else:
+                self._next_at[model.run_id] = math.inf
+        if wait <= 0:
+            self._begin(model, model.digest, offer)
+        elif wait < math.inf:
+            self._jobs.later(wait, partial(self._begin_newest, model.run_id))
+
+    def _begin_newest(self, run_id: int) -> None:
+        with self._lock:
+            self._next_at[run_id] = time.monotonic() + KEEP_SECONDS
+            model = self._newest[run_id]
+        if model.digest:
+            self._begin(model, model.digest, self._offers[model.task])
+
+    def _begin(self, model: ModelAggregation, digest: str, offer: Offer) -> None:
         self._errands.begin(
             Errand(
-                name=("model", model.run_id, model.digest),
-                attempt=partial(self._keep, model, model.digest, offer),
+                name=("model", model.run_id, digest),
+                attempt=partial(self._keep, model, digest, offer),
                 is_wanted=lambda: self._newest[model.run_id] is model,
             )
         )

@@ -137,6 +137,7 @@ class DeviceWork:
                 cache=self._cache,
                 doors=self._doors,
                 errands=self._errands,
+                jobs=self._jobs,
                 offers=offers,
                 tell=tell,
                 command=command,

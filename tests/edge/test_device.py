@@ -90,6 +90,22 @@ def test_a_device_in_no_run_keeps_the_newest_model(server, home):
     }  # fmt: skip
 
 
+def test_of_models_that_follow_each_other_fast_few_are_kept_and_the_newest_in_the_end(server, home):
+    digests = [server.add_weights(seed=number) for number in range(1, 21)]
+    notes = Notes()
+
+    with Device(home, LINEAR, notes):
+        server.wait_connected()
+        for version, digest in enumerate(digests, start=1):
+            server.publish(digest, version=version)
+        # The first may be overtaken before it is here.
+        if notes.wait_for("model").facts["version"] != 20:
+            notes.wait_for("model", 2)
+
+    assert json.loads((home / "models" / "run-1.json").read_bytes())["version"] == 20
+    assert len(notes.of("model")) <= 2
+
+
 def test_training_from_a_version_and_keeping_it_is_one_download(server, home):
     base = server.add_weights()
     notes = Notes()
