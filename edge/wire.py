@@ -10,7 +10,6 @@ import json
 import mmap
 import os
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -30,7 +29,11 @@ HEADROOM_BYTES = 64 * 1024
 """What a payload may be larger than its tensors and the entries that name them."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
-_CHUNK_BYTES = 4 * 1024**2  # whole huge pages, which need no splitting, and few calls to the kernel
+# A file is mapped in windows, each of them given back as soon as its tensors are gone. Mapping one takes 13 µs, so that
+# there are few; each holds a file descriptor, so that a large model's are larger.
+_WINDOW_BYTES = 8 * 1024**2
+_MOST_WINDOWS = 32
+_ALIGNMENT = mmap.ALLOCATIONGRANULARITY
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -129,50 +132,54 @@ def decode(data: bytes, spec: Spec) -> Weights:
 def read_file(path: Path, spec: Spec) -> Weights:
     """Map weights that must be exactly those of `spec`, to be read only.
 
-    Pages come in when used, and a tensor's go when it goes. The file must not shrink while the tensors live; ours are
-    renamed into place and never written again.
+    Pages come in when used, and go with the last tensor of their window. The file must not shrink while the tensors
+    live; ours are renamed into place and never written again.
 
     Raises:
         WireError: as `decode`.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        if size == 0:  # which cannot be mapped
+        if size < _LENGTH_BYTES:
             raise _too_short(size)
-        # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
-        buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
-    offsets = _offsets(buffer, spec)
-    weights = _tensors(buffer, offsets, spec)
+        length = _header_bytes(file.read(_LENGTH_BYTES), size)
+        offsets = _offsets_in(file.read(length), size, tuple(spec.items()))
+        tensors: Weights = {}
+        for window in _windows(offsets, spec):
+            tensors |= _mapped(file.fileno(), size, offsets, {name: spec[name] for name in window})
+    return {name: tensors[name] for name in spec}
+
+
+def window_bytes(spec: Spec) -> int:
+    """Return how much of a file that `read_file` maps comes into memory and goes again as one, at most."""
+    largest = max((tensor.num_bytes for tensor in spec.values()), default=0)
+    return max(_WINDOW_BYTES, largest, _payload_bytes(spec) // _MOST_WINDOWS)
+
+
+def _windows(offsets: Mapping[str, int], spec: Spec) -> list[list[str]]:
+    """Cut the tensors, in the order in which they lie in the file, into runs of at most a window's bytes."""
+    limit, start = window_bytes(spec), 0
+    windows: list[list[str]] = []
+    for name in sorted(offsets, key=offsets.__getitem__):
+        if not windows or offsets[name] + spec[name].num_bytes > start + limit:
+            start = offsets[name]
+            windows.append([])
+        windows[-1].append(name)
+    return windows
+
+
+def _mapped(descriptor: int, size: int, offsets: Mapping[str, int], spec: Spec) -> Weights:
+    """Map the neighbours in `spec`; the last of them to go takes the mapping with it."""
+    start = min(offsets[name] for name in spec) // _ALIGNMENT * _ALIGNMENT
+    end = max(offsets[name] + tensor.num_bytes for name, tensor in spec.items())
+    if end == start:  # nothing but empty tensors, at the end of a file: no bytes cannot be mapped
+        return _tensors(bytearray(), offsets, spec)
+    # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
+    buffer = mmap.mmap(descriptor, end - start, access=mmap.ACCESS_COPY, offset=start)
     if sys.platform != "win32":
         buffer.madvise(mmap.MADV_SEQUENTIAL)
-        pages = _Pages(buffer)
-        for name, tensor in weights.items():
-            pages.release_with(tensor, offsets[name])
-    return weights
-
-
-class _Pages:
-    """Gives a mapping's pages back, chunk by chunk, when the last tensor in a chunk is gone, instead of all at the end.
-
-    Should a view of a tensor live on, its pages come in from the file again.
-    """
-
-    def __init__(self, buffer: mmap.mmap) -> None:
-        self._buffer = buffer
-        self._tensors_in = Counter[int]()
-
-    def release_with(self, tensor: torch.Tensor, start: int) -> None:
-        chunks = range(start // _CHUNK_BYTES, -(-(start + tensor.nbytes) // _CHUNK_BYTES))
-        self._tensors_in.update(chunks)
-        weakref.finalize(tensor, self._gone, chunks).atexit = False
-
-    def _gone(self, chunks: range) -> None:
-        self._tensors_in.subtract(chunks)
-        free = [chunk for chunk in chunks if self._tensors_in[chunk] == 0]
-        if free:  # neighbours, since a chunk within a tensor is no other's
-            start, end = free[0] * _CHUNK_BYTES, min((free[-1] + 1) * _CHUNK_BYTES, len(self._buffer))
-            self._buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
+    return _tensors(buffer, {name: offsets[name] - start for name in spec}, spec)
 
 
 def check_file(path: Path, spec: Spec) -> None:
@@ -207,17 +214,22 @@ def _too_short(size: int) -> Truncated:
     return Truncated(f"the payload has {size} bytes; the header's length alone takes {_LENGTH_BYTES}")
 
 
-def _offsets(buffer: Buffer | bytes, spec: Spec) -> Mapping[str, int]:
+def _offsets(buffer: bytes, spec: Spec) -> Mapping[str, int]:
     """Return where each tensor of `spec` begins in `buffer`, having believed nothing."""
     if len(buffer) < _LENGTH_BYTES:
         raise _too_short(len(buffer))
-    length = int.from_bytes(buffer[:_LENGTH_BYTES], "little")
+    length = _header_bytes(buffer[:_LENGTH_BYTES], len(buffer))
+    return _offsets_in(buffer[_LENGTH_BYTES : _LENGTH_BYTES + length], len(buffer), tuple(spec.items()))
+
+
+def _header_bytes(prefix: bytes, size: int) -> int:
+    """Return the header's length, as a payload of `size` bytes says in its first ones, having believed nothing."""
+    length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER_BYTES:
         raise BadHeader(f"the header says it has {length} bytes; {MAX_HEADER_BYTES} are allowed")
-    data_start = _LENGTH_BYTES + length
-    if data_start > len(buffer):
-        raise Truncated(f"the header says it has {length} bytes; {len(buffer) - _LENGTH_BYTES} follow")
-    return _offsets_in(bytes(buffer[_LENGTH_BYTES:data_start]), len(buffer), tuple(spec.items()))
+    if _LENGTH_BYTES + length > size:
+        raise Truncated(f"the header says it has {length} bytes; {size - _LENGTH_BYTES} follow")
+    return length
 
 
 # A cohort's updates have one and the same header, byte by byte: it is read once. What is refused is not kept.

@@ -108,7 +108,7 @@ def test_a_mistaken_write_to_a_mapped_file_never_reaches_the_file(tmp_path):
 
 
 def test_a_part_of_a_mapped_tensor_outlives_it(tmp_path):
-    # Larger than the pieces in which memory goes back to the kernel when a tensor goes.
+    # Larger than a window, of which each has memory of its own.
     weights = {"large": torch.arange(6_000_000.0), "small": torch.ones(3)}
     path = tmp_path / "weights"
     path.write_bytes(wire.encode(weights))
@@ -130,9 +130,30 @@ def test_the_pages_of_a_mapped_tensor_go_with_it_but_for_those_shared_with_its_n
     before = resident_kilobytes(path)
     del mapped["first"]
 
-    # 24 MB of the file, given back in pieces of 4 MiB.
+    # 24 MB of the file; the kernel maps whole huge pages, also across the border.
     assert before >= 46_000
     assert before - 24_000 <= resident_kilobytes(path) <= before - 18_000
+
+
+def test_small_neighbours_share_a_mapping_and_a_large_model_has_no_more_of_them(tmp_path):
+    weights = {f"w{index:02}": torch.ones(100_000) for index in range(50)}  # 20 MB
+    path = tmp_path / "weights"
+    path.write_bytes(wire.encode(weights))
+
+    mapped = wire.read_file(path, spec_of(weights))
+
+    assert Path("/proc/self/maps").read_text().count(str(path)) == 3
+    assert weights_digest(mapped) == weights_digest(weights)
+    assert wire.window_bytes(spec_of(weights)) == 8 * 1024**2
+    assert wire.window_bytes({f"w{index}": TensorSpec("F32", (10**7,)) for index in range(320)}) == 400_000_000
+
+
+def test_nothing_but_empty_tensors_is_read_from_a_file_that_ends_with_a_page(tmp_path):
+    text = json.dumps({"w": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})
+    path = tmp_path / "weights"
+    path.write_bytes(payload(text.ljust(4096 - 8), b""))
+
+    assert wire.read_file(path, {"w": TensorSpec("F32", (0,))})["w"].shape == (0,)
 
 
 def resident_kilobytes(path) -> int:
