@@ -19,7 +19,7 @@ import torch
 
 from edge.weights import Weights
 from fl.strategies.base import Config, Contribution, Parameter, Rule, State, Strategy
-from fl.strategies.mean import accumulator_dtype, floating, weighted_mean
+from fl.strategies.mean import accumulator_dtype, floating, means, with_counts
 
 SecondMoment = Callable[[torch.Tensor, torch.Tensor, Config], torch.Tensor]
 """v, Δ, config → the next v, in new memory."""
@@ -63,20 +63,18 @@ def adaptive(second_moment: SecondMoment) -> Rule:
     def rule(
         weights: Weights, state: State, contributions: Sequence[Contribution], config: Config
     ) -> tuple[Weights, State]:
-        mean = weighted_mean(weights, contributions)
-        moved, new_state = {}, {}
-        for name, tensor in weights.items():
-            if name not in mean:
-                moved[name] = tensor.clone()
-                continue
-            delta = mean.pop(name)  # tensor by tensor, so that the means' memory shrinks as the moments' grows
+        new_state, stepped = {}, {}
+        for name, delta in means(weights, contributions):
             v = new_state[_SECOND + name] = second_moment(state[_SECOND + name], delta, config)
             m = delta
             if _FIRST + name in state:
                 m = delta.mul_(1 - config["beta1"]).add_(state[_FIRST + name], alpha=config["beta1"])
                 new_state[_FIRST + name] = m
-            moved[name] = torch.addcdiv(tensor, m, v.sqrt().add_(config["tau"]), value=config["eta"]).to(tensor.dtype)
-        return moved, new_state
+            root = v.sqrt().add_(config["tau"])
+            # In the root's own memory, which is nobody else's.
+            torch.addcdiv(weights[name], m, root, value=config["eta"], out=root)
+            stepped[name] = root.to(weights[name].dtype)
+        return with_counts(weights, stepped), new_state
 
     return rule
 

@@ -1,25 +1,34 @@
 """The weighted mean of contributions, streamed from their files, and the step along it: what most strategies share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from edge.weights import Weights
+from edge.weights import Weights, spec_of
+from edge.wire import window_bytes
 from fl.strategies.base import BadContribution, Contribution
 
 # A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
 # one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
-# long. benchmarks/aggregation.py measures it.
-_MOST_OPEN = 8
+# long. More than four gain nothing that benchmarks/aggregation.py could measure.
+_MOST_OPEN = 4
 _BLOCK = 512 * 1024
-_MAPPED_BYTES = 16 * 1024**2
+_MAPPED_BYTES = 32 * 1024**2
 
 
 def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> Weights:
+    """Return `means` as a whole, where a strategy cannot go tensor by tensor."""
+    return dict(means(weights, contributions))
+
+
+def means(weights: Weights, contributions: Sequence[Contribution]) -> Iterator[tuple[str, torch.Tensor]]:
     """Average the deltas of `weights`' floating tensors, each contribution counting by its `num_examples`.
 
+    Names come with their means, in memory that is the caller's, while the processor's cache still holds them: what is
+    done to each at once is done sooner than after all.
+
     Each number is summed in the order given, in float32 (float64 for float64 tensors), to within 1e-6 of the mean's
-    norm. Memory does not grow with the number of contributions: it is the mean and a few tensors of mapped files.
+    norm. Memory does not grow with the number of contributions: it is the mean and a few windows of mapped files.
     Integer and boolean tensors are left out: a count has no mean.
 
     Raises:
@@ -28,23 +37,30 @@ def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> We
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017, Alg. 1.
     """
     # Sorted, as the tensors lie in their files, which are then read from one end to the other.
-    mean = {
+    sums = {
         name: torch.empty(tensor.shape, dtype=accumulator_dtype(tensor)) for name, tensor in sorted(floating(weights))
     }
     total = sum(contribution.num_examples for contribution in contributions)
-    size = _group_size(mean)
-    for first in range(0, len(contributions), size):
+    size = _group_size(weights)
+    firsts = range(0, len(contributions), size)
+    for first in firsts:
         # A function of its own, so that a group's deltas are gone before the next are opened.
-        _accumulate(mean, weights, contributions[first : first + size], first, total)
-    return mean
+        for name in _accumulate(sums, weights, contributions[first : first + size], first, total):
+            if first == firsts[-1]:
+                yield name, sums.pop(name)
 
 
 def add(weights: Weights, step: Weights, rate: float = 1.0) -> Weights:
     """Return `weights` + `rate` · `step`; tensors that `step` does not have keep their value."""
-    return {
-        name: torch.add(tensor, step[name], alpha=rate).to(tensor.dtype) if name in step else tensor.clone()
-        for name, tensor in weights.items()
+    stepped = {
+        name: torch.add(weights[name], tensor, alpha=rate).to(weights[name].dtype) for name, tensor in step.items()
     }
+    return with_counts(weights, stepped)
+
+
+def with_counts(weights: Weights, stepped: Weights) -> Weights:
+    """Return `stepped` in the order of `weights`, with copies of the tensors that have no mean, and so did not step."""
+    return {name: stepped[name] if name in stepped else tensor.clone() for name, tensor in weights.items()}
 
 
 def floating(weights: Weights) -> list[tuple[str, torch.Tensor]]:
@@ -57,20 +73,26 @@ def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _group_size(mean: Weights) -> int:
-    """Return how many deltas to open at once: few enough that their largest tensors together stay small."""
-    largest = max((tensor.nbytes for tensor in mean.values()), default=0)
-    return max(1, min(_MOST_OPEN, _MAPPED_BYTES // max(largest, 1)))
+def _group_size(weights: Weights) -> int:
+    """Return how many deltas to open at once: few enough that what is mapped of them together stays small."""
+    return max(1, min(_MOST_OPEN, _MAPPED_BYTES // window_bytes(spec_of(weights))))
 
 
-def _accumulate(mean: Weights, weights: Weights, group: Sequence[Contribution], first: int, total: int) -> None:
-    """Add a group of contributions to `mean`, which holds nothing yet when `first`, the group's first index, is 0."""
+def _accumulate(
+    sums: Weights, weights: Weights, group: Sequence[Contribution], first: int, total: int
+) -> Iterator[str]:
+    """Add a group of contributions to `sums`, which hold nothing yet when `first`, the group's first index, is 0.
+
+    Each name comes when its tensors are added.
+    """
     deltas = [dict(contribution.open()) for contribution in group]
     shares = [contribution.num_examples / total * contribution.scale for contribution in group]
-    for name, accumulator in mean.items():
-        # Taken out of the deltas, so that each tensor's pages are given back as soon as it is added.
+    for name in list(sums):
+        # Taken out of the deltas, so that a window's pages are given back as soon as its tensors are added.
         tensors = [_take(delta, name, weights[name], first + k) for k, delta in enumerate(deltas)]
-        _add_tensors(accumulator.view(-1), tensors, shares, overwrite=first == 0)
+        _add_tensors(sums[name], tensors, shares, overwrite=first == 0)
+        del tensors
+        yield name
 
 
 def _take(delta: Weights, name: str, like: torch.Tensor, index: int) -> torch.Tensor:
@@ -84,12 +106,20 @@ def _take(delta: Weights, name: str, like: torch.Tensor, index: int) -> torch.Te
 def _add_tensors(
     accumulator: torch.Tensor, tensors: Sequence[torch.Tensor], shares: Sequence[float], *, overwrite: bool
 ) -> None:
-    flat = [tensor.reshape(-1) for tensor in tensors]
+    if accumulator.numel() <= _BLOCK:  # as most are: a slice takes a microsecond, as the call that adds it does
+        _add_blocks(accumulator, tensors, shares, overwrite=overwrite)
+        return
+    accumulator, flat = accumulator.view(-1), [tensor.reshape(-1) for tensor in tensors]
     for start in range(0, accumulator.numel(), _BLOCK):
         end = start + _BLOCK
-        block = accumulator[start:end]
-        for k, (delta, share) in enumerate(zip(flat, shares, strict=True)):
-            if overwrite and k == 0:  # copied first: a product with half precision would be rounded to it
-                block.copy_(delta[start:end]).mul_(share)
-            else:
-                block.add_(delta[start:end], alpha=share)
+        _add_blocks(accumulator[start:end], [tensor[start:end] for tensor in flat], shares, overwrite=overwrite)
+
+
+def _add_blocks(
+    accumulator: torch.Tensor, blocks: Sequence[torch.Tensor], shares: Sequence[float], *, overwrite: bool
+) -> None:
+    for k, (block, share) in enumerate(zip(blocks, shares, strict=True)):
+        if overwrite and k == 0:  # copied first: a product with half precision would be rounded to it
+            accumulator.copy_(block).mul_(share)
+        else:
+            accumulator.add_(block, alpha=share)

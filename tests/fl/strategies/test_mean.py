@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.weights import spec_of, weights_digest
 from fl.strategies import BadContribution, Contribution
-from fl.strategies.mean import weighted_mean
+from fl.strategies.mean import means, weighted_mean
 from tests.fl.strategies.builders import contribution, in_files, reference_mean
 
 NUMBERS = st.floats(-1e3, 1e3, width=32)
@@ -182,6 +182,18 @@ def test_large_tensors_are_open_one_delta_at_a_time():
     weighted_mean({"w": shared}, [Contribution(1, open_one)] * 3)
 
     assert most == 1
+
+
+def test_a_mean_may_be_worked_in_while_others_are_still_summed(tmp_path):
+    weights = {"a": torch.zeros(3), "b": torch.zeros(2, 2)}
+    deltas = [{"a": torch.ones(3), "b": torch.full((2, 2), float(index))} for index in range(11)]
+
+    seen = {}
+    for name, mean in means(weights, in_files(tmp_path, deltas, [1] * 11)):
+        seen[name] = mean.clone()
+        mean.fill_(9)
+
+    torch.testing.assert_close(seen, {"a": torch.ones(3), "b": torch.full((2, 2), 5.0)})
 
 
 def test_what_was_opened_is_left_as_it_was(tmp_path):
