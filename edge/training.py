@@ -121,19 +121,22 @@ def train(
     if should_stop():
         raise TrainingCancelled("cancelled before the first batch")
 
-    model = _borrow_model(task, weights).train()
+    loaded = _borrow(task, weights)
+    loaded.model.train()
     report = _reporter(on_progress, should_stop)
     seed_global_generator(settings.seed)
     if isinstance(task, OwnLoopTask):
-        task.train(model, examples, settings, report)
+        task.train(loaded.model, examples, settings, report)
+        local = loaded.model.state_dict()
     else:
-        _fit(task, model, examples, settings, report)
+        _fit(task, loaded, examples, settings, report)
+        local = loaded.state
 
-    delta = _difference(model.state_dict(), weights)
-    metrics = _measure(task, model, examples)
+    delta = _difference(local, weights)
+    metrics = _measure(task, loaded.model, examples)
     if not is_finite(delta) or not all(map(math.isfinite, metrics.values())):
         raise TrainingDiverged(f"after {settings.local_epochs} local epochs the weights or the metrics are not finite")
-    _give_back(task, model)
+    _give_back(task, loaded)
     return TrainingResult(delta, len(examples), metrics)
 
 
@@ -145,9 +148,9 @@ def evaluate(task: Task, weights: Weights, examples: Examples) -> dict[str, floa
     """
     if not len(examples):
         raise NoExamples(f"there are no examples of {task.name} to measure with")
-    model = _borrow_model(task, weights)
-    metrics = _measure(task, model, examples)
-    _give_back(task, model)
+    loaded = _borrow(task, weights)
+    metrics = _measure(task, loaded.model, examples)
+    _give_back(task, loaded)
     return metrics
 
 
@@ -159,16 +162,15 @@ def set_torch_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _fit(task: Task, model: nn.Module, examples: Examples, settings: TrainingSettings, report: Report) -> None:
+def _fit(task: Task, loaded: _Loaded, examples: Examples, settings: TrainingSettings, report: Report) -> None:
     shuffle = torch.Generator().manual_seed(settings.seed)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    step = _Step(parameters, settings)
+    step = _Step(loaded.parameters, settings)
     batches = settings.local_epochs * task.num_batches(examples, settings.batch_size)
     batch_number = 0
     for local_epoch in range(1, settings.local_epochs + 1):
         for batch in task.batches(examples, settings.batch_size, shuffle):
-            loss = task.loss(model, batch)
-            step(torch.autograd.grad(loss, parameters, allow_unused=True))
+            loss = task.loss(loaded.model, batch)
+            step(torch.autograd.grad(loss, loaded.parameters, allow_unused=True))
             batch_number += 1
             report(Progress(batch_number, batches, local_epoch, settings.local_epochs, loss.item()))
 
@@ -217,39 +219,55 @@ def _reporter(on_progress: Callable[[Progress], None], should_stop: Callable[[],
     return report
 
 
-class _IdleModel(threading.local):
+class _Loaded:
+    """A model that holds the weights of one training or evaluation.
+
+    Attributes:
+        state: its state dict's tensors, which are the model's own memory: they change with it.
+        parameters: those that are learned.
+        is_reusable: replacing `state` replaces all that the model remembers.
+    """
+
+    def __init__(self, task: Task, weights: Weights) -> None:
+        self.model = build_model(task)
+        self.model.load_state_dict(weights)
+        self.state: Weights = self.model.state_dict()
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        kept = {tensor.data_ptr() for tensor in self.state.values()}
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        # A loop of the task's own may do anything to a model: freeze, replace, hook.
+        self.is_reusable = not isinstance(task, OwnLoopTask) and {tensor.data_ptr() for tensor in tensors} == kept
+
+    def load(self, weights: Weights) -> None:
+        """Replace the weights; names, shapes and dtypes are those of the task, as `edge.wire` has seen to."""
+        for name, tensor in self.state.items():
+            tensor.copy_(weights[name])
+
+
+class _Idle(threading.local):
     """The model that a thread used last and nobody uses now; building one anew takes a lock that all threads share."""
 
     task: Task | None = None
-    model: nn.Module | None = None
+    loaded: _Loaded | None = None
 
 
-_idle = _IdleModel()
+_idle = _Idle()
 
 
-def _borrow_model(task: Task, weights: Weights) -> nn.Module:
+def _borrow(task: Task, weights: Weights) -> _Loaded:
     """Return a model with these weights that nobody else holds; who fails with it does not give it back."""
-    model = _idle.model if _idle.task is task else None
-    _idle.task = _idle.model = None
-    if model is None:
-        model = build_model(task)
-    model.load_state_dict(weights)
-    return model
+    loaded = _idle.loaded if _idle.task is task else None
+    _idle.task = _idle.loaded = None
+    if loaded is None:
+        return _Loaded(task, weights)
+    loaded.load(weights)
+    return loaded
 
 
-def _give_back(task: Task, model: nn.Module) -> None:
+def _give_back(task: Task, loaded: _Loaded) -> None:
     """Keep a model for this thread's next training, unless more than its state dict may have changed."""
-    # A loop of the task's own may do anything to a model: freeze, replace, hook.
-    if isinstance(task, OwnLoopTask) or not _is_all_state(model):
-        return
-    _idle.task, _idle.model = task, model
-
-
-def _is_all_state(model: nn.Module) -> bool:
-    """Tell whether each of a model's tensors is in its state dict, which the next weights replace."""
-    tensors = [*model.parameters(), *model.buffers()]
-    kept = {tensor.data_ptr() for tensor in model.state_dict().values()}
-    return all(tensor.data_ptr() in kept for tensor in tensors)
+    if loaded.is_reusable:
+        _idle.task, _idle.loaded = task, loaded
 
 
 def _measure(task: Task, model: nn.Module, examples: Examples) -> dict[str, float]:
