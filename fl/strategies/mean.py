@@ -1,9 +1,6 @@
 """The weighted mean of contributions, streamed from their files, and the step along it: what most strategies share."""
 
-import mmap
-import sys
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import torch
 
@@ -17,7 +14,6 @@ from fl.strategies.base import BadContribution, Contribution
 _MOST_OPEN = 4
 _BLOCK = 512 * 1024
 _MAPPED_BYTES = 32 * 1024**2
-_LINE_BYTES = 64  # of the cache, which no two tensors share
 
 
 def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> Weights:
@@ -41,7 +37,9 @@ def means(weights: Weights, contributions: Sequence[Contribution]) -> Iterator[t
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017, Alg. 1.
     """
     # Sorted, as the tensors lie in their files, which are then read from one end to the other.
-    sums = _room_for(dict(sorted(floating(weights))))
+    sums = {
+        name: torch.empty(tensor.shape, dtype=accumulator_dtype(tensor)) for name, tensor in sorted(floating(weights))
+    }
     total = sum(contribution.num_examples for contribution in contributions)
     size = _group_size(weights)
     firsts = range(0, len(contributions), size)
@@ -73,30 +71,6 @@ def floating(weights: Weights) -> list[tuple[str, torch.Tensor]]:
 def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Return float32, or float64 where the tensor is: half precision is too coarse to sum in."""
     return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _room_for(weights: Weights) -> Weights:
-    """Make tensors of the weights' shapes to sum in, of whatever values, side by side in huge pages.
-
-    The kernel takes 5 ms to give and clear 40 MB of these, and more than 9 ms of small ones: a tenth of aggregating 20
-    updates of that size. The memory goes as a whole, with the last of the tensors.
-    """
-    dtypes = {name: accumulator_dtype(tensor) for name, tensor in weights.items()}
-    sizes = [tensor.numel() * dtypes[name].itemsize for name, tensor in weights.items()]
-    starts = list(accumulate((-(-size // _LINE_BYTES) * _LINE_BYTES for size in sizes), initial=0))
-    room = _huge_pages(starts.pop())
-    return {
-        name: room[start : start + size].view(dtypes[name]).view(tensor.shape)
-        for (name, tensor), start, size in zip(weights.items(), starts, sizes, strict=True)
-    }
-
-
-def _huge_pages(size: int) -> torch.Tensor:
-    if size == 0 or sys.platform != "linux":
-        return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _group_size(weights: Weights) -> int:
