@@ -112,7 +112,7 @@ CHANNEL_LAYERS: dict[str, Any] = {
     }
     if REDIS_URL
     # One member a process reads it at once, so the capacity is only reached while the loop is blocked.
-    else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 20_000}}
+    else {"BACKEND": "realtime.memory_layer.MemoryChannelLayer", "CONFIG": {"capacity": 20_000}}
 }
 
 STORAGES = {

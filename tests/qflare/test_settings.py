@@ -49,7 +49,7 @@ def test_without_an_environment_it_is_one_process_with_sqlite_and_closed_to_stra
     assert database["NAME"] == str(tmp_path / "data" / "qflare.sqlite3")
     assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert "journal_mode=WAL" in database["OPTIONS"]["init_command"]
-    assert "InMemory" in found["CHANNEL_LAYERS"]["default"]["BACKEND"]
+    assert "MemoryChannelLayer" in found["CHANNEL_LAYERS"]["default"]["BACKEND"]
     assert found["DEBUG"] is False
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
     assert found["QFLARE_ALLOWED_ORIGINS"] == []
