@@ -283,7 +283,7 @@ class DeviceWork:
         else:
             seconds = time.monotonic() - started
             self._tell(self._note("trained", assignment, f"is trained in {seconds:.2f} s", seconds=seconds))
-            self._jobs.network(partial(self._finish, training, result))
+            self._finish(training, result)
 
     def _on_progress(self, training: _Training, progress: Progress) -> None:
         is_first = training.progress is None
@@ -328,7 +328,7 @@ class DeviceWork:
                 self._training = None
         if training.is_told:
             self._send_uploading(assignment)
-        self._errands.do(self._upload_errand(update))
+        self._errands.begin(self._upload_errand(update))
 
     def _keep_update(self, assignment: Assignment, result: TrainingResult) -> PendingUpdate:
         delta = encode(result.delta)
