@@ -5,7 +5,8 @@
 
 Floor: one process, one torch thread, no network, no disk: each round trains the ten devices one after the other,
 takes the weighted mean, evaluates on the test split. QFLARE: `manage.py serve` with its embedded default (SQLite,
-in-memory layer) and one `edge fleet` process, started from nothing; the devices have their own keys, sockets and data.
+in-memory layer) and one `edge fleet` process with its own (a training thread for each core, one torch thread for each),
+started from nothing; the devices have their own keys, sockets and data.
 Round times are what the server's database says: from one round's end to the next one's.
 """
 
@@ -150,7 +151,7 @@ def _fleet_arguments(data: Path, port: int, devices: int, tokens: Path) -> list[
     return [
         *("-m", "edge", "fleet", f"http://127.0.0.1:{port}", "--devices", str(devices)),
         *("--tokens-file", str(tokens), "--home", str(data / "fleet"), "--task", TASK),
-        *("--partition", f"iid:0/{devices}:{SEED}", "--workers", "1", "--threads", "1"),
+        *("--partition", f"iid:0/{devices}:{SEED}"),
     ]
 
 

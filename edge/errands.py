@@ -51,12 +51,6 @@ class Errands:
             self._open.setdefault(errand.name, errand)
         self._jobs.network(partial(self._go, errand))
 
-    def do(self, errand: Errand) -> None:
-        """Start an errand right here, on the network thread that calls."""
-        with self._lock:
-            self._open.setdefault(errand.name, errand)
-        self._go(errand)
-
     def token_renewed(self, token: str) -> None:
         """Use this bearer token from now on."""
         with self._lock:

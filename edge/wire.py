@@ -5,7 +5,6 @@ without end, tensors that nobody asked for. A payload is taken only if its heade
 its bytes are exactly the tensors', in any order, without holes.
 """
 
-import hashlib
 import json
 import mmap
 import os
@@ -224,12 +223,6 @@ def max_size(spec: Spec) -> int:
     """Return the bytes that a payload of `spec` may have at most: its tensors, a header that names them, and 64 KiB."""
     header = sum(_ENTRY_BYTES + 6 * len(name) + 20 * len(tensor.shape) for name, tensor in spec.items())
     return _payload_bytes(spec) + header + HEADROOM_BYTES
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal, whatever its size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _payload_bytes(spec: Spec) -> int:

@@ -367,10 +367,3 @@ def test_no_weights_at_all_are_weights_too(tmp_path):
 
     assert wire.decode(wire.encode({}), {}) == {}
     assert wire.read_file(path, {}) == {}
-
-
-def test_the_digest_of_a_file_is_sha256(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-
-    assert wire.file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
