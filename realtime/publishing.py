@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -33,11 +32,39 @@ class _Road:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._handed_over: deque[Addressed] = deque()
+        self._is_called = False
         self._waiting: deque[Addressed] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_broken = False
 
+    def hand_over(self, messages: Sequence[Addressed]) -> bool:
+        """Put messages on the road from any thread; say False where the loop is closed.
+
+        A transaction tells many events, and a loop that is called for each would take its turn, and the thread's, each
+        time: it is called once for all that is handed over until it comes.
+        """
+        self._handed_over.extend(messages)
+        if self._is_called:
+            return True
+        self._is_called = True
+        try:
+            self.loop.call_soon_threadsafe(self._take_over)
+        except RuntimeError:
+            self._handed_over.clear()
+            return False
+        return True
+
+    def _take_over(self) -> None:
+        # First: what is handed over from now on calls again.
+        self._is_called = False
+        messages = []
+        while self._handed_over:
+            messages.append(self._handed_over.popleft())
+        self.put(messages)
+
     def put(self, messages: Sequence[Addressed]) -> None:
+        """Put messages on the road, from the loop itself."""
         room = MAX_WAITING - len(self._waiting)
         if room < len(messages):
             # The layer does not keep up, or is away: durable events are in the log, where the hubs look.
@@ -73,17 +100,19 @@ def channel_layer() -> Any:
     return get_channel_layer()
 
 
-def use_loop(loop: asyncio.AbstractEventLoop) -> None:
+def use_loop(loop: asyncio.AbstractEventLoop) -> _Road:
     """Send from this loop from now on; a server calls it when its loop runs."""
     global _road
     with _lock:
         if _road is None or _road.loop is not loop:
             _road = _Road(loop)
+        return _road
 
 
 def publish(messages: Sequence[Addressed]) -> None:
     """Send messages to groups, in order; returns at once where the process has a loop for it."""
-    if not call_on_loop(partial(_put, messages)):
+    road = _running_road()
+    if road is None or not road.hand_over(messages):
         _send_from_here(messages)
 
 
@@ -125,19 +154,13 @@ def _running_road() -> _Road | None:
     return road if road is not None and road.loop.is_running() else None
 
 
-def _put(messages: Sequence[Addressed]) -> None:
-    if _road is not None:
-        _road.put(messages)
-
-
 def _send_from_here(messages: Sequence[Addressed]) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         asyncio.run(_send_now(messages))
     else:
-        use_loop(loop)
-        _put(messages)
+        use_loop(loop).put(messages)
 
 
 async def _send_now(messages: Sequence[Addressed]) -> None:

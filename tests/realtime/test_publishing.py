@@ -74,6 +74,21 @@ async def test_what_threads_publish_is_sent_from_the_servers_loop_in_each_ones_o
         assert own == sorted(own)
 
 
+async def test_the_loop_is_called_once_for_all_that_is_published_until_it_comes(layer, monkeypatch):
+    loop, calls = asyncio.get_running_loop(), []
+    publishing.use_loop(loop)
+    call = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: (calls.append(args), call(*args)))
+
+    for turn in (1, 2):
+        for n in range(100):
+            publish(numbers(n, n + 1))
+        assert len(calls) == turn
+        await eventually(lambda turn=turn: len(layer.sent) == 100 * turn)
+
+    assert [n for _, n, _ in layer.sent] == [*range(100), *range(100)]
+
+
 async def test_a_layer_that_is_away_is_complained_of_once_and_used_again_when_it_is_back(layer, caplog):
     publishing.use_loop(asyncio.get_running_loop())
     layer.is_away = True
