@@ -3,8 +3,20 @@
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from qflare.asgi import application
+from django.conf import settings
+
+
+@cache
+def application():
+    """The whole application, made at the first request."""
+    # `serve` collects static files before it imports the application, which looks for them at once.
+    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+    from qflare.asgi import application
+
+    return application
 
 
 @dataclass
@@ -51,7 +63,7 @@ class Asking:
 
     async def answer(self):
         """Return the answer; None when none was sent."""
-        await application(self._scope, self.receive, self.send)
+        await application()(self._scope, self.receive, self.send)
         if not self.sent:
             return None
         start, *bodies = self.sent
