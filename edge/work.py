@@ -42,7 +42,7 @@ from edge.training import TrainingCancelled, TrainingError, TrainingResult, trai
 from edge.weights import Weights
 from edge.wire import encode, max_size
 
-FIRST_PROGRESS_SECONDS = 0.25
+FIRST_PROGRESS_SECONDS = 0.05
 """A training that is over before says nothing but its update."""
 
 PROGRESS_SECONDS = 0.5
