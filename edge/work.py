@@ -42,9 +42,6 @@ from edge.training import TrainingCancelled, TrainingError, TrainingResult, trai
 from edge.weights import Weights
 from edge.wire import encode, max_size
 
-FIRST_PROGRESS_SECONDS = 0.05
-"""A training that is over before says nothing but its update."""
-
 PROGRESS_SECONDS = 0.5
 """At most two progress messages a second."""
 
@@ -84,18 +81,11 @@ class Equipment:
 
 @dataclass(eq=False)
 class _Training:
-    """An assignment that is being worked on, until its update is on the disk.
-
-    Attributes:
-        progress: after the newest batch.
-        is_told: the server has been told of progress.
-    """
+    """An assignment that is being worked on, until its update is on the disk."""
 
     assignment: Assignment
     offer: Offer
     cancelled: threading.Event = field(default_factory=threading.Event)
-    progress: Progress | None = None
-    is_told: bool = False
 
 
 class DeviceWork:
@@ -270,7 +260,7 @@ class DeviceWork:
                 offer.examples,
                 weights,
                 TrainingSettings(**msgspec.structs.asdict(assignment.training)),
-                partial(self._on_progress, training),
+                partial(self._on_progress, assignment),
                 training.cancelled.is_set,
             )
         except TrainingCancelled:
@@ -285,33 +275,21 @@ class DeviceWork:
             self._tell(self._note("trained", assignment, f"is trained in {seconds:.2f} s", seconds=seconds))
             self._finish(training, result)
 
-    def _on_progress(self, training: _Training, progress: Progress) -> None:
-        is_first = training.progress is None
-        training.progress = progress
-        if is_first:
-            # By the clock, since the second batch may be long in coming.
-            self._jobs.later(FIRST_PROGRESS_SECONDS, partial(self._tell_progress, training))
-        elif training.is_told and time.monotonic() >= self._next_progress_at:
-            self._tell_progress(training)
-
-    def _tell_progress(self, training: _Training) -> None:
-        # Under the lock, so that `uploading` is never told before.
-        with self._lock:
-            progress = training.progress
-            if self._training is not training or progress is None:
-                return
-            training.is_told = True
-            self._next_progress_at = time.monotonic() + PROGRESS_SECONDS
-            self._link.send_progress(
-                client.Progress(
-                    assignment_id=training.assignment.assignment_id,
-                    state="training",
-                    progress=progress.fraction,
-                    local_epoch=progress.local_epoch,
-                    local_epochs=progress.local_epochs,
-                    loss=progress.loss,
-                )
+    def _on_progress(self, assignment: Assignment, progress: Progress) -> None:
+        now = time.monotonic()
+        if now < self._next_progress_at:
+            return
+        self._next_progress_at = now + PROGRESS_SECONDS
+        self._link.send_progress(
+            client.Progress(
+                assignment_id=assignment.assignment_id,
+                state="training",
+                progress=progress.fraction,
+                local_epoch=progress.local_epoch,
+                local_epochs=progress.local_epochs,
+                loss=progress.loss,
             )
+        )
 
     def _finish(self, training: _Training, result: TrainingResult) -> None:
         assignment = training.assignment
@@ -326,8 +304,7 @@ class DeviceWork:
             self._pending[assignment.assignment_id] = update
             if self._training is training:
                 self._training = None
-        if training.is_told:
-            self._send_uploading(assignment)
+        self._send_uploading(assignment)
         self._errands.begin(self._upload_errand(update))
 
     def _keep_update(self, assignment: Assignment, result: TrainingResult) -> PendingUpdate:
