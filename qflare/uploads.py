@@ -1,7 +1,7 @@
 """Takes the bodies of updates from the server, before Django's handler would read them whole.
 
 Small ones, as most are, are gathered and handed to a thread at once. Of large ones the headers are looked at before a
-byte is read, and the next bytes are asked for when the last ones are on the disk: the server holds the sender back.
+byte is read, and the next bytes are asked for when the last ones were written: the server holds the sender back.
 """
 
 import logging

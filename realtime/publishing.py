@@ -51,6 +51,8 @@ class _Road:
         try:
             self.loop.call_soon_threadsafe(self._take_over)
         except RuntimeError:
+            # The server has ended: what others handed over meanwhile is in the log, as all is that must not be lost.
+            self._is_called = False
             self._handed_over.clear()
             return False
         return True

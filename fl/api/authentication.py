@@ -62,7 +62,15 @@ def the_device(request: Request) -> Device:
     Raises:
         Unauthenticated: none does.
     """
-    device = device_of(request)
+    return require_device(device_of(request))
+
+
+def require_device(device: Device | None) -> Device:
+    """Return a device.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
     if device is None:
         raise Unauthenticated("this needs a device's token", action="connect the socket: its welcome brings one")
     return device

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from edge.protocol.http import MANIFEST_HEADER, SIGNATURE_HEADER, UpdateReceipt
 from fl import updates
-from fl.api.authentication import device_of_header
-from fl.exceptions import EncodedBody, LengthRequired, TooLarge, Unauthenticated, UpdateRefused
+from fl.api.authentication import device_of_header, require_device
+from fl.exceptions import EncodedBody, LengthRequired, TooLarge, UpdateRefused
 from fl.files import ReceivedFile
 
 
@@ -30,9 +30,7 @@ class Upload:
     """
 
     def __init__(self, assignment_id: int, headers: Mapping[str, str]) -> None:
-        device = device_of_header(headers.get("authorization", ""), timezone.now())
-        if device is None:
-            raise Unauthenticated("this needs a device's token", action="connect the socket: its welcome brings one")
+        device = require_device(device_of_header(headers.get("authorization", ""), timezone.now()))
         self._assignment = updates.assignment_of(device, assignment_id)
         self._limit = updates.size_limit(self._assignment)
         self._manifest = bytes_of(headers, MANIFEST_HEADER)
