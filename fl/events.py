@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
+from django.conf import settings
 from django.db import connection as database_connection
 from django.db import transaction as database
 
@@ -21,6 +22,11 @@ from fl.models import Event, Stream
 from fl.signals import Recorded, Ticked, event_recorded, ticked, work_available
 
 SYSTEM = "system"
+RUN = "run:"
+"""How the streams of runs begin."""
+PRUNED_AT_ONCE = 1000
+PRUNED_IN_A_TURN = 100_000
+"""So that a turn of pruning takes a second or so, whatever has piled up."""
 
 
 class NotInTransaction(RuntimeError):
@@ -150,3 +156,25 @@ def _advance(name: str, count: int) -> tuple[int, str, str, bool]:
             row = cursor.fetchone()
     head, epoch, task, public = row
     return head, epoch, task, public
+
+
+def prune(*, now: datetime) -> int:
+    """Delete events past their time, oldest first; return how many.
+
+    An event stays as long as one can resume from it: while it is among the newest QFLARE_RESUME_EVENTS of its stream,
+    or younger than QFLARE_RESUME_HOURS. It also stays for QFLARE_EVENT_DAYS, and for ever where it belongs to a run.
+    What a stream still has is always its newest events, without a hole.
+    """
+    age = max(timedelta(hours=settings.QFLARE_RESUME_HOURS), timedelta(days=settings.QFLARE_EVENT_DAYS))
+    grown = Stream.objects.filter(head__gt=settings.QFLARE_RESUME_EVENTS).exclude(name__startswith=RUN)
+    pruned = 0
+    for name, head in grown.order_by("name").values_list("name", "head"):
+        log = Event.objects.filter(stream=name)
+        # By the first that is young enough, not by each one's age: a clock that stepped back must not make a hole.
+        kept = log.filter(timestamp__gte=now - age).order_by("seq").values_list("seq", flat=True).first()
+        last = min(head - settings.QFLARE_RESUME_EVENTS, (kept or head + 1) - 1)
+        first = log.order_by("seq").values_list("seq", flat=True).first() or last + 1
+        while first <= last and pruned < PRUNED_IN_A_TURN:
+            first += PRUNED_AT_ONCE
+            pruned += log.filter(seq__lt=min(first, last + 1)).delete()[0]
+    return pruned

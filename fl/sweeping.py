@@ -1,4 +1,4 @@
-"""Clearing away what nothing names: files whose process died before its row, and old answers to commands."""
+"""Clearing away what nothing names: files whose process died before its row; and events and answers past their time."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.files.storage import default_storage
 
+from fl import events
 from fl.files import incoming_folder
 from fl.models import GlobalModel, IdempotentRequest, SignInCode, Update
 
@@ -16,6 +17,7 @@ ANSWERS_ARE_KEPT = timedelta(hours=24)
 def sweep(*, now: datetime) -> list[str]:
     """Delete files older than QFLARE_SWEEP_SECONDS that no row names; return their names."""
     before = now - timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
+    events.prune(now=now)
     IdempotentRequest.objects.filter(created_at__lt=now - ANSWERS_ARE_KEPT).delete()
     SignInCode.objects.filter(expires_at__lt=now - ANSWERS_ARE_KEPT).delete()
     named = set(Update.objects.exclude(file="").values_list("file", flat=True))

@@ -211,7 +211,11 @@ QFLARE_RECHECK_SECONDS = env_number("QFLARE_RECHECK_SECONDS", 60, 0.1, 3600)
 QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))
 QFLARE_HANDSHAKE_SECONDS = env_number("QFLARE_HANDSHAKE_SECONDS", 10, 0.2, 300)
 QFLARE_RESUME_EVENTS = int(env_number("QFLARE_RESUME_EVENTS", 20_000, 1, 10_000_000))
-"""How many missed events of a stream are replayed; a client further behind gets a snapshot."""
+"""How many missed events of a stream are replayed; a client further behind gets a snapshot. So many are always kept."""
+QFLARE_RESUME_HOURS = env_number("QFLARE_RESUME_HOURS", 24, 0, 87_600)
+"""Events younger than this are always kept."""
+QFLARE_EVENT_DAYS = env_number("QFLARE_EVENT_DAYS", 90, 0, 36_500)
+"""Age at which events that nobody can resume from any more are deleted; those of runs stay as long as the run."""
 QFLARE_MAX_CONNECTIONS = int(env_number("QFLARE_MAX_CONNECTIONS", 5000, 1, 1_000_000))
 
 # ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from fl.models import Device, Event, Stream
 from fl.snapshots import consistent_read, snapshot_for
 from fl.visibility import Principal, audience_stream, runs_for, streams_for
 from realtime.groups import Kind
-from realtime.limits import CHUNK_BYTES
+from realtime.limits import CHUNK_BYTES, CHUNK_EVENTS
 from realtime.log import LogPages
 from realtime.messages import Labels
 
@@ -151,15 +151,19 @@ async def replay(plan: Plan, log: LogPages) -> AsyncIterator[tuple[str, str]]:
 
 
 async def _recent_events(part: Part, log: LogPages) -> AsyncIterator[RecentEvents]:
-    seq = part.resume.since
+    seq, is_told = part.resume.since, False
     while seq < part.head:
         page = [entry for entry in await log.after(part.stream, part.epoch, seq) if entry.seq <= part.head]
+        if not part.resume.recovered and (not page or page[0].seq > seq + 1):
+            # Fewer are kept than one would get: it begins with the oldest of them.
+            seq = page[0].seq - 1 if page else min(part.head, (seq // CHUNK_EVENTS + 1) * CHUNK_EVENTS)
+            continue
         if not page or page[0].seq != seq + 1:
             raise LookupError(f"the log of {part.stream} has nothing after {seq}, though it reaches {part.head}")
         for events in _within_bytes([entry.logged for entry in page]):
             yield _frame_of(part, events, since=seq)
-            seq = events[-1].seq
-    if part.resume.since == part.head:
+            seq, is_told = events[-1].seq, True
+    if not is_told:
         yield _frame_of(part, [], since=seq)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from edge.protocol.server import DeviceStatus, Position, Snapshot, decode_frame, decode_payload, encode_payload
-from fl.models import Stream
+from fl.models import Event, Stream
 from fl.roles import Role
 from fl.visibility import ANYONE, Principal
 from realtime.groups import Kind
@@ -88,6 +88,18 @@ async def test_long_events_are_cut_by_bytes(loop):
     assert all(len(text.encode()) <= CHUNK_BYTES for text in frames)
     recent = [payload for _, payload in await frames_of(the_plan) if payload.event == "recent_events"]
     assert [event.seq for chunk in recent for event in chunk.events] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 199, 200, 201])
+async def test_one_who_comes_fresh_gets_of_the_newest_events_those_that_are_kept(loop, kept):
+    await record_many("system", 420)
+    await asyncio.to_thread(lambda: Event.objects.filter(seq__lte=420 - kept).delete())
+
+    the_plan = await asyncio.to_thread(lambda: plan_for(history=300))
+    recent = [payload for _, payload in await frames_of(the_plan) if payload.event == "recent_events"]
+
+    assert [event.seq for chunk in recent for event in chunk.events] == list(range(421 - kept, 421))
+    assert (recent[0].since, recent[-1].to, recent[-1].more) == (420 - kept, 420, False)
 
 
 async def test_one_who_comes_fresh_gets_history_and_then_what_is_true_at_the_same_position(loop):
