@@ -13,6 +13,7 @@ from django.conf import settings
 from twisted.internet import defer
 
 from edge.protocol.close_codes import CloseCode
+from qflare.http_requests import Factory, begin_application
 from realtime.process import running_process
 from realtime.publishing import use_loop
 
@@ -76,6 +77,15 @@ class Server(DaphneServer):
         )
         use_loop(asyncio.get_event_loop())
 
+    @property
+    def http_factory(self) -> Any:
+        """What makes connections; Daphne makes one of its own at its start, and listens with this one."""
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, _: Any) -> None:
+        self._http_factory = Factory(self)
+
     # ── listening ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def listen_success(self, port: Any) -> None:
@@ -94,6 +104,8 @@ class Server(DaphneServer):
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Tell the application that this server looks after peers that take nothing."""
+        if scope["type"] == "http":
+            return begin_application(self, protocol, scope)
         scope.setdefault("extensions", {})["qflare.backpressure"] = {}
         return DaphneServer.create_application(self, protocol, scope)
 
@@ -102,6 +114,7 @@ class Server(DaphneServer):
         kind = message.get("type", "")
         if not kind.startswith("websocket."):
             await DaphneServer.handle_reply(self, protocol, message)
+            await protocol.drained()
             return
         if kind != "websocket.accept" and protocol.state not in (protocol.STATE_CONNECTING, protocol.STATE_OPEN):
             return  # it is closing: autobahn would raise, and the consumer would die instead of leaving

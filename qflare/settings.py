@@ -206,6 +206,8 @@ QFLARE_POLL_SECONDS = env_number("QFLARE_POLL_SECONDS", 3, 0.05, 60)
 """How often the hub compares stream heads with the log."""
 QFLARE_STALL_SECONDS = env_number("QFLARE_STALL_SECONDS", 5, 0.1, 600)
 """How long a peer may take nothing while something waits for it; then it is ended, and resumes when it comes back."""
+QFLARE_TRANSFER_SECONDS = env_number("QFLARE_TRANSFER_SECONDS", 60, 0.1, 3600)
+"""How long the peer of an HTTP request may send nothing of its body, or take nothing of the answer; then it is ended."""
 QFLARE_RECHECK_SECONDS = env_number("QFLARE_RECHECK_SECONDS", 60, 0.1, 3600)
 """How often sessions, roles and devices of all who are connected are looked at again."""
 QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))
