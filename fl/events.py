@@ -18,6 +18,7 @@ from django.db import connection as database_connection
 from django.db import transaction as database
 
 from edge.protocol.server import Payload, encode_payload
+from fl import histories
 from fl.models import Event, Stream
 from fl.signals import Recorded, Ticked, event_recorded, ticked, work_available
 
@@ -59,6 +60,8 @@ def transaction() -> Iterator[None]:
     An inner one that raises takes what it recorded with it, as its savepoint takes its changes.
     """
     outermost = _pending.depth == 0
+    if outermost:
+        histories.look_once()
     mark, woke = len(_pending.entries), _pending.wakes
     with database.atomic():
         _pending.depth += 1

@@ -16,6 +16,7 @@ QFLARE_VERSION = "0.1.0"
 QFLARE_DATA_DIR = Path(env_str("QFLARE_DATA_DIR") or BASE_DIR / "var").resolve()
 MEDIA_ROOT = QFLARE_DATA_DIR / "files"
 QFLARE_SERVER_KEY = QFLARE_DATA_DIR / "server-key.pem"
+QFLARE_SEEN_HEADS = QFLARE_DATA_DIR / "seen-heads.json"
 
 # ── who may come in ───────────────────────────────────────────────────────────────────────────────────────────────────
 DEBUG = env_bool("QFLARE_DEBUG", False)
@@ -207,7 +208,7 @@ QFLARE_POLL_SECONDS = env_number("QFLARE_POLL_SECONDS", 3, 0.05, 60)
 QFLARE_STALL_SECONDS = env_number("QFLARE_STALL_SECONDS", 5, 0.1, 600)
 """How long a peer may take nothing while something waits for it; then it is ended, and resumes when it comes back."""
 QFLARE_TRANSFER_SECONDS = env_number("QFLARE_TRANSFER_SECONDS", 60, 0.1, 3600)
-"""How long the peer of an HTTP request may send nothing of its body, or take nothing of the answer; then it is ended."""
+"""How long a peer may send nothing of a request's body, or take nothing of an answer; then it is ended."""
 QFLARE_RECHECK_SECONDS = env_number("QFLARE_RECHECK_SECONDS", 60, 0.1, 3600)
 """How often sessions, roles and devices of all who are connected are looked at again."""
 QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from edge.protocol.close_codes import CloseCode
+from edge.protocol.server import Position
+from fl import histories
 from realtime.connection import Connection, Counters
 from realtime.database import query
 from realtime.groups import KINDS, Kind, groups_of
@@ -26,6 +28,17 @@ logger = logging.getLogger(__name__)
 RECIPIENTS_AT_ONCE = 100
 """After so many the loop has its turn, or one large fan-out would delay everything else by its whole length."""
 PERSONAL = "personal"
+
+
+def _heads_of_one_history(seen: dict[str, Position]) -> list[StreamHead]:
+    """Return where all streams stand that are followed here, each with a new epoch where one has fallen."""
+    followed = frozenset(name for name in seen if name.startswith("device:"))
+    heads = read_heads(followed)
+    lower = histories.fallen(seen, {head.name: Position(epoch=head.epoch, seq=head.head) for head in heads})
+    if not lower:
+        return heads
+    histories.renew(lower)
+    return read_heads(followed)
 
 
 class _Stream:
@@ -129,6 +142,7 @@ class Hub:
     async def _wake(self) -> None:
         async with self._waking:
             if not self._is_awake:
+                await query(histories.look)
                 for head in await query(read_heads, frozenset()):
                     self._streams[head.name] = _Stream(head.epoch, head.head, Labels(head.task, head.public))
                 self._is_awake = True
@@ -217,8 +231,10 @@ class Hub:
         """Compare what was handed out with the log, in one query, and hand out what is missing."""
         if not self._is_awake:
             return
+        # What was handed out was committed before, so that a lower head can only be that of an older copy.
+        seen = {name: Position(epoch=stream.epoch, seq=stream.last) for name, stream in self._streams.items()}
         try:
-            heads = await query(read_heads, frozenset(name for name in self._streams if name.startswith("device:")))
+            heads = await query(_heads_of_one_history, seen)
         except Exception as error:
             logger.warning("the log could not be asked for news: %s: %s", type(error).__name__, error)
             return

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from edge.protocol.close_codes import CloseCode
-from fl import devices
+from fl import devices, histories
 from fl.exceptions import NotAllowed, Unauthenticated
 from realtime import authentication, statistics
 from realtime.authentication import Person, Standing
@@ -55,12 +55,15 @@ class Process:
         self._rates = statistics.Rates(asyncio.get_running_loop().time())
         self._clockwork: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._looked_at = 0
+        """How many events had been heard of when the streams' heads were last written down."""
 
     def start(self) -> None:
         """Start the work that comes round by the clock."""
         lease_seconds = min(30.0, settings.QFLARE_LEASE_SECONDS / 4)
         for seconds, work in (
             (settings.QFLARE_POLL_SECONDS, self.hub.poll),
+            (settings.QFLARE_POLL_SECONDS, self._look_at_histories),
             (settings.QFLARE_STALL_SECONDS / 5, self._end_stalled),
             (lease_seconds, self._renew_leases),
             (ACKNOWLEDGE_SECONDS, self.write_acknowledged),
@@ -96,6 +99,7 @@ class Process:
         if self._clockwork:
             await asyncio.wait(self._clockwork)
         await self.write_acknowledged()
+        await query(histories.look)
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)
         await query(statistics.forget, self.instance)
@@ -151,6 +155,11 @@ class Process:
                 connection.close(CloseCode.DEVICE_BARRED)
             elif device_id in replaced and here[device_id] == connection.id:
                 connection.close(CloseCode.REPLACED)
+
+    async def _look_at_histories(self) -> None:
+        if self.hub.counters.events != self._looked_at:
+            self._looked_at = self.hub.counters.events
+            await query(histories.look)
 
     async def _renew_leases(self) -> None:
         heard, self.heard = self.heard, set()

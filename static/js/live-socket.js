@@ -35,6 +35,7 @@ export class LiveSocket {
   #retryAfter = null;
   #heads = {};
   #numbers = new Map();
+  #skipped = new Set();
   #epochs = {};
   #heartbeat = 60_000;
 
@@ -44,7 +45,8 @@ export class LiveSocket {
    * @param {object} options.positions stream → {epoch, seq} that the page was rendered at
    * @param {(frame: object) => void} options.onFrame takes each event, once and in order
    * @param {(state: object) => void} options.onState takes {name, retryAt, code}: connecting, live, waiting, offline, ended
-   * @param {(stream: string) => void} options.onLost a stream's position is lost: read the page again
+   * @param {(stream: string) => void} options.onLost a position is lost: what one has is of another history, or too
+   *   old; read the page again, or begin anew with the `snapshot` that follows
    * @param {(address: string) => WebSocket} [options.open] makes the socket
    * @param {() => number} [options.now] the clock, in ms
    * @param {(act: () => void, delay: number) => () => void} [options.later] calls after a delay in ms; returns how to call it off
@@ -64,6 +66,7 @@ export class LiveSocket {
     const socket = this.open(query ? `${this.address}?${query}` : this.address);
     this.#socket = socket;
     this.#numbers.clear();
+    this.#skipped.clear();
     this.#heads = {};
     this.lastTried = this.now();
     socket.onopen = () => (this.lastHeard = this.now());
@@ -177,18 +180,24 @@ export class LiveSocket {
   #recover(data) {
     const { stream, epoch, since, to, events } = data;
     const known = this.positions[stream] ?? (since === 0 ? { epoch, seq: 0 } : undefined);
-    if (known === undefined) {
+    if (known === undefined || this.#skipped.has(stream) || this.#isLost(known, data)) {
+      // The stream goes on from here; what is true at this point is told by the snapshot, or by the page read again.
       this.positions[stream] = { epoch, seq: to };
-      return;
+      if (known !== undefined && !this.#skipped.has(stream)) this.onLost(stream);
+      this.#skipped.add(stream);
+    } else {
+      for (const logged of events) {
+        if (logged.seq <= known.seq) continue;
+        this.onFrame({ event: logged.event, data: logged.data, timestamp: logged.timestamp, stream, seq: logged.seq, replayed: true });
+      }
+      this.positions[stream] = { epoch, seq: Math.max(known.seq, to) };
     }
-    if ((known.epoch && known.epoch !== epoch) || since > known.seq) {
-      this.onLost(stream);
-      return;
-    }
-    for (const logged of events) {
-      if (logged.seq <= known.seq) continue;
-      this.onFrame({ event: logged.event, data: logged.data, timestamp: logged.timestamp, stream, seq: logged.seq, replayed: true });
-    }
-    this.positions[stream] = { epoch, seq: Math.max(known.seq, to) };
+    if (!data.more) this.#skipped.delete(stream);
+  }
+
+  #isLost(known, { epoch, since, to, more, reason }) {
+    if (since > known.seq) return true;
+    // Ahead of the server: what is known is of a history that is no more, whatever the numbers say.
+    return Boolean(known.epoch) && (known.epoch !== epoch || reason === "epoch" || (!more && to < known.seq));
   }
 }

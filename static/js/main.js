@@ -44,8 +44,10 @@ async function refresh() {
   }
 }
 
-/** A position is lost: what is true now comes with the page, and the socket goes on from its positions. */
-async function startAgain() {
+/** Positions are lost: what is true now comes with the page, once for all of them, and the socket goes on from there. */
+let startingAgain = null;
+const startAgain = () => (startingAgain ??= readAndStart().finally(() => (startingAgain = null)));
+async function readAndStart() {
   const fresh = readJson(await readAgain(), "state");
   store.reset(fresh);
   socket.positions = { ...fresh.positions };

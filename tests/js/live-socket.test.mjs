@@ -123,6 +123,61 @@ test("a history that is another one, or too short, is a lost position", () => {
   }
 });
 
+const recent = (data) => ({ event: "recent_events", data: { stream: "run:1", epoch: "e", recovered: false, events: [], more: false, ...data } });
+const logged = (seq) => ({ seq, event: "fl_status_update", data: { at: seq }, timestamp: "t" });
+
+test("after an older copy of the database nothing of the new history is taken for what was known", () => {
+  const world = connected({ positions: { "run:1": { epoch: "e", seq: 100 } } });
+
+  world.wire().says(recent({ reason: "epoch", since: 48, to: 98, events: [97, 98].map(logged) }));
+  world.wire().says(event(99));
+  world.wire().says(event(100));
+
+  assert.deepEqual(world.lost, ["run:1"]);
+  assert.deepEqual(seqs(world), [99, 100]);
+  assert.deepEqual(world.socket.positions["run:1"], { epoch: "e", seq: 100 });
+});
+
+test("a stream that ends before what is known is another history, though nobody says so", () => {
+  const world = connected({ positions: { "run:1": { epoch: "e", seq: 100 } } });
+
+  world.wire().says(recent({ reason: "fresh", since: 48, to: 98 }));
+
+  assert.deepEqual(world.lost, ["run:1"]);
+});
+
+test("another epoch is another history and is followed from where it stands", () => {
+  const world = connected();
+
+  world.wire().says(recent({ epoch: "other", reason: "epoch", since: 0, to: 7, events: [6, 7].map(logged) }));
+  world.wire().says(event(8));
+
+  assert.deepEqual(world.lost, ["run:1"]);
+  assert.deepEqual(seqs(world), [8]);
+  assert.deepEqual(world.socket.positions["run:1"], { epoch: "other", seq: 8 });
+});
+
+test("what was lost is lost once, in however many pieces the newest events come", () => {
+  const world = connected();
+
+  world.wire().says(recent({ epoch: "other", reason: "epoch", since: 10, to: 12, events: [11, 12].map(logged), more: true }));
+  world.wire().says(recent({ epoch: "other", reason: "epoch", since: 12, to: 13, events: [13].map(logged) }));
+  world.wire().says(event(14));
+
+  assert.deepEqual(world.lost, ["run:1"]);
+  assert.deepEqual(seqs(world), [14]);
+});
+
+test("a replay in pieces that begins before what is known loses nothing", () => {
+  const world = connected();
+
+  world.wire().says(recent({ reason: "fresh", since: 0, to: 3, events: [1, 2, 3].map(logged), more: true }));
+  world.wire().says(recent({ reason: "fresh", since: 3, to: 6, events: [4, 5, 6].map(logged) }));
+
+  assert.deepEqual(world.lost, []);
+  assert.deepEqual(seqs(world), [6]);
+});
+
 test("a stream that begins is followed from its first event", () => {
   const world = connected();
 

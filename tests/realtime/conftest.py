@@ -21,6 +21,7 @@ def ground_of_its_own(settings, tmp_path, server_key_file):
     """Files, key and channel layer are the test's own."""
     settings.MEDIA_ROOT = tmp_path / "files"
     settings.QFLARE_SERVER_KEY = server_key_file
+    settings.QFLARE_SEEN_HEADS = tmp_path / "seen-heads.json"
     channel_layers.backends = {}
 
 

@@ -1,0 +1,143 @@
+"""An older copy of the database that is put back is another history: every stream gets a new epoch."""
+
+import json
+
+import pytest
+
+from edge.protocol.server import ErrorNotification, Position
+from fl import events, histories
+from fl.models import Event, Stream
+from tests.builders import NOW
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def process_of_its_own(settings, tmp_path, monkeypatch):
+    settings.QFLARE_SEEN_HEADS = tmp_path / "data" / "seen-heads.json"
+    monkeypatch.setattr(histories, "_has_looked", False)
+
+
+@pytest.fixture
+def start_again(monkeypatch):
+    """Forget what this process knows, as a process that starts does."""
+    return lambda: monkeypatch.setattr(histories, "_has_looked", False)
+
+
+def record(stream, number=1):
+    for _ in range(number):
+        with events.transaction():
+            events.record(stream, ErrorNotification(code="x", title="x"), NOW)
+
+
+def epochs():
+    return dict(Stream.objects.values_list("name", "epoch"))
+
+
+def put_back(**heads):
+    """Make the log what it was when the streams stood at these heads."""
+    for name, head in heads.items():
+        Stream.objects.filter(pk=name).update(head=head)
+        Event.objects.filter(stream=name, seq__gt=head).delete()
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "found"),
+    [
+        ({}, {"a": ("e", 5)}, set()),
+        ({"a": ("e", 5)}, {"a": ("e", 5)}, set()),
+        ({"a": ("e", 5)}, {"a": ("e", 6)}, set()),
+        ({"a": ("e", 5)}, {"a": ("e", 4)}, {"a"}),
+        ({"a": ("e", 5)}, {"a": ("other", 4)}, set()),
+        ({"a": ("e", 5)}, {}, set()),
+        ({"a": ("e", 5), "b": ("f", 2)}, {"a": ("e", 4), "b": ("f", 3)}, {"a"}),
+    ],
+)
+def test_a_stream_has_fallen_when_it_is_lower_within_the_same_history(seen, now, found):
+    seen, now = ({n: Position(epoch=e, seq=s) for n, (e, s) in one.items()} for one in (seen, now))
+
+    assert set(histories.fallen(seen, now)) == found
+
+
+def test_an_older_copy_gives_every_stream_a_new_epoch_once():
+    record("system", 5)
+    record("run:1", 3)
+    record("device:1", 2)
+    histories.look()
+    before = epochs()
+    put_back(system=4)
+
+    histories.look()
+
+    after = epochs()
+    assert set(after) == set(before)
+    assert not [name for name in before if before[name] == after[name]]
+    histories.look()
+    assert epochs() == after
+
+
+def test_streams_that_go_on_keep_their_epoch():
+    record("system", 5)
+    histories.look()
+    before = epochs()
+    record("system", 2)
+
+    histories.look()
+
+    assert epochs() == before
+
+
+def test_a_process_that_starts_renews_before_it_records_anything(start_again):
+    record("system", 5)
+    histories.look()
+    old = epochs()["system"]
+    put_back(system=3)
+    start_again()
+
+    record("system", 4)
+
+    stream = Stream.objects.get()
+    assert (stream.head, stream.epoch != old) == (7, True)
+
+
+def test_of_two_processes_that_notice_one_renews():
+    record("system", 5)
+    seen = {"system": Position(epoch=epochs()["system"], seq=9)}
+
+    assert histories.renew(seen)
+    renewed = epochs()
+
+    assert not histories.renew(seen)
+    assert epochs() == renewed
+
+
+def test_where_nothing_was_ever_seen_recording_asks_nothing_more(django_assert_num_queries):
+    record("system")
+
+    with django_assert_num_queries(0):
+        histories.look_once()
+
+
+def test_a_new_database_beside_an_old_file_is_a_history_of_its_own():
+    record("system", 5)
+    histories.look()
+    Stream.objects.all().delete()
+    record("system", 2)
+    before = epochs()
+
+    histories.look()
+
+    assert epochs() == before
+    assert json.loads((histories._file()).read_text()) == {"system": [before["system"], 2]}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"system": 7}', "not json"])
+def test_a_file_that_cannot_be_read_is_told_of_and_written_anew(text, caplog):
+    record("system", 5)
+    histories.look()
+    histories._file().write_text(text)
+
+    histories.look()
+
+    assert "cannot be read" in caplog.text
+    assert json.loads(histories._file().read_text()) == {"system": [epochs()["system"], 5]}
