@@ -4,28 +4,22 @@ Everything is done in methods that Daphne's `Server` offers for overriding; no o
 """
 
 import asyncio
-import logging
 from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
-from django.conf import settings
 from twisted.internet import defer
 
 from edge.protocol.close_codes import CloseCode
 from qflare.http_requests import Factory, begin_application
+from qflare.outlets import Outlet, Watch
 from realtime.process import running_process
 from realtime.publishing import use_loop
-
-logger = logging.getLogger(__name__)
 
 PING_SECONDS = 75
 """Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
 PONG_SECONDS = 20
 """Below the ping's interval: a later ping would otherwise leave the earlier one's timer running."""
-BUFFER_BYTES = 256 * 1024
-"""How much may wait in user space for one socket before its writer has to wait too."""
-LOOK_SECONDS = 0.02
 CLOSE_SECONDS = 2.0
 
 
@@ -53,6 +47,8 @@ class Server(DaphneServer):
         )
         self._started = started
         self._ports: list[Any] = []
+        self._outlets: dict[Any, Outlet] = {}
+        self._watch = Watch()
         self._failure = ""
 
     def run(self) -> None:
@@ -103,15 +99,25 @@ class Server(DaphneServer):
     # ── sockets ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        """Tell the application that this server looks after peers that take nothing."""
+        """Tell the application of a socket what this server does for it."""
         if scope["type"] == "http":
             return begin_application(self, protocol, scope)
-        scope.setdefault("extensions", {})["qflare.backpressure"] = {}
+        if scope["type"] == "websocket":
+            outlet = self._outlets[protocol] = Outlet(protocol, self._watch, _record_slow)
+            extensions = scope.setdefault("extensions", {})
+            extensions["qflare.backpressure"] = {}
+            extensions["qflare.frames"] = {"write": outlet.write}
         return DaphneServer.create_application(self, protocol, scope)
+
+    def protocol_disconnected(self, protocol: Any) -> None:
+        """Forget the socket's outlet."""
+        self._outlets.pop(protocol, None)
+        DaphneServer.protocol_disconnected(self, protocol)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Send for the application, and let it wait while the peer does not keep up."""
         kind = message.get("type", "")
+        outlet = self._outlets.get(protocol)
         if not kind.startswith("websocket."):
             await DaphneServer.handle_reply(self, protocol, message)
             await protocol.drained()
@@ -119,24 +125,14 @@ class Server(DaphneServer):
         if kind != "websocket.accept" and protocol.state not in (protocol.STATE_CONNECTING, protocol.STATE_OPEN):
             return  # it is closing: autobahn would raise, and the consumer would die instead of leaving
         await DaphneServer.handle_reply(self, protocol, message)
-        if kind == "websocket.close" and message.get("code") == CloseCode.TOO_SLOW:
-            protocol.dropConnection(abort=True)
+        if outlet is None:
+            return
+        if kind == "websocket.accept" and protocol.state == protocol.STATE_OPEN:
+            outlet.open()
+        elif kind == "websocket.close" and message.get("code") == CloseCode.TOO_SLOW:
+            outlet.end("was too slow")
         elif kind == "websocket.send":
-            await self._drain(protocol)
-
-    async def _drain(self, protocol: Any) -> None:
-        """Wait until the peer has taken most of what waits; end it when it takes nothing at all."""
-        loop = asyncio.get_running_loop()
-        waiting, since = _buffered(protocol), loop.time()
-        while waiting > BUFFER_BYTES and protocol.state == protocol.STATE_OPEN:
-            await asyncio.sleep(LOOK_SECONDS)
-            left = _buffered(protocol)
-            if left < waiting:
-                waiting, since = left, loop.time()
-            elif loop.time() - since > settings.QFLARE_STALL_SECONDS:
-                logger.info("%s took nothing for %g s and is ended", protocol, settings.QFLARE_STALL_SECONDS)
-                protocol.dropConnection(abort=True)
-                return
+            await outlet.drained()
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -165,8 +161,6 @@ class Server(DaphneServer):
             await process.stop()
 
 
-def _buffered(protocol: Any) -> int:
-    # What Twisted keeps for a plain TCP transport; behind TLS these are not there, and nothing is bounded.
-    transport = protocol.transport
-    waiting = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    return waiting + int(getattr(transport, "_tempDataLen", 0))
+def _record_slow(protocol: Any) -> None:
+    """Tell the application why, before it hears that the connection is gone."""
+    protocol.application_queue.put_nowait({"type": "websocket.disconnect", "code": int(CloseCode.TOO_SLOW)})

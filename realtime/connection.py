@@ -19,6 +19,7 @@ from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Bye, Payload, encode_frame
 from fl.visibility import Principal
 from realtime.close_codes import meaning_of, require_sendable
+from realtime.frames import Frame
 from realtime.groups import Kind, follows_unasked
 from realtime.limits import QueueLimits
 from realtime.log import LogPages
@@ -52,11 +53,10 @@ class Cursor:
 class Waiting:
     """A frame in the queue; a tick's can be replaced by a newer one while it waits."""
 
-    __slots__ = ("frame", "key", "size", "stream")
+    __slots__ = ("frame", "key", "stream")
 
-    def __init__(self, frame: str, size: int, *, stream: str = "", key: str = "") -> None:
+    def __init__(self, frame: Frame, *, stream: str = "", key: str = "") -> None:
         self.frame = frame
-        self.size = size
         self.stream = stream
         self.key = key
 
@@ -97,9 +97,21 @@ class Connection:
         log: LogPages,
         counters: Counters,
         lost: Callable[[], None],
+        write_at_once: Callable[[bytes], bool] | None = None,
         is_watched: bool = False,
         limits: QueueLimits | None = None,
     ) -> None:
+        """Make a connection that sends nothing until it is started.
+
+        Args:
+            send: sends a text message, and returns when the transport takes the next.
+            close: closes the socket with a code.
+            lost: is called when the socket cannot even be closed.
+            write_at_once: writes the bytes of a whole frame if nothing waits before it, and says whether it did; a
+                server that can do so spares each frame the way through queue, writer and protocol.
+            is_watched: the server itself ends a peer that takes nothing.
+            limits: how much may wait.
+        """
         self.id = secrets.token_hex(8)
         self.kind = kind
         self.principal = Principal()
@@ -118,8 +130,8 @@ class Connection:
         self._log = log
         self._counters = counters
         self._lost = lost
+        self._write_at_once = write_at_once
         self.is_watched = is_watched
-        """The server itself ends a peer that takes nothing."""
         self._limits = limits or QueueLimits()
         self._queue: deque[Waiting] = deque()
         self._size = 0
@@ -130,6 +142,8 @@ class Connection:
         self._held: set[str] = set()
         self._heard: dict[str, tuple[Logged, int]] = {}
         self._wake = asyncio.Event()
+        self._is_resting = False
+        """The writer has nothing to do, or had nothing when it last looked."""
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -140,12 +154,12 @@ class Connection:
 
     def say(self, payload: Payload, *, id: str | None = None) -> None:
         """Queue a control frame; these are never dropped."""
-        self.push(encode_frame(payload.event, payload, id=id))
+        self.push(Frame(encode_frame(payload.event, payload, id=id)))
 
-    def push(self, frame: str) -> None:
+    def push(self, frame: Frame) -> None:
         """Queue a ready frame that has no place in a stream."""
-        if self.closed_with is None:
-            self._put(Waiting(frame, len(frame)))
+        if self.closed_with is None and not self._is_written(frame):
+            self._put(Waiting(frame))
 
     def deliver(self, event: Logged) -> None:
         """Take a durable event: queue it, drop it as known, or note that the log has to be read for it."""
@@ -165,28 +179,33 @@ class Connection:
             return
         self._advance(cursor, event)
 
-    def deliver_tick(self, stream: str, labels: Labels, key: str, frame: str) -> None:
+    def deliver_tick(self, stream: str, labels: Labels, key: str, frame: Frame) -> None:
         """Take a tick: it replaces the one of its key that still waits; with a full queue it is dropped."""
         if self.closed_with is not None or self._held_all:
             return
         if stream not in self.cursors and (self.narrowed or not self._sees_unasked(stream, labels)):
             return
+        if self._is_written(frame):
+            return
         waiting = self._ticks.get(key)
         if waiting is not None:
-            self._size += len(frame) - waiting.size
-            waiting.frame, waiting.size = frame, len(frame)
-        elif self._has_room(len(frame)):
-            self._ticks[key] = waiting = Waiting(frame, len(frame), stream=stream, key=key)
+            self._size += frame.size - waiting.frame.size
+            waiting.frame = frame
+        elif self._has_room(frame.size):
+            self._ticks[key] = waiting = Waiting(frame, stream=stream, key=key)
             self._put(waiting)
 
     def _advance(self, cursor: Cursor, event: Logged) -> None:
         if event.seq <= cursor.heard:
             return
-        is_next = event.seq == cursor.last + 1 and cursor.heard == cursor.last and not cursor.held
+        is_followed = not cursor.held and event.stream not in self._behind
+        is_next = is_followed and event.seq == cursor.last + 1 and cursor.heard == cursor.last
         cursor.heard = event.seq
-        if is_next and self.closed_with is None and self._has_room(event.size):
+        if is_next and self.closed_with is None and self._is_written(event.frame):
             cursor.last = event.seq
-            self._put(Waiting(event.frame, event.size, stream=event.stream))
+        elif is_next and self.closed_with is None and self._has_room(event.frame.size):
+            cursor.last = event.seq
+            self._put(Waiting(event.frame, stream=event.stream))
         elif not cursor.held:
             self._behind[event.stream] = None
             self._wake.set()
@@ -214,12 +233,24 @@ class Connection:
             self._behind[first.stream] = None
         return cursor
 
+    def _is_written(self, frame: Frame) -> bool:
+        """Write a frame now, if the server can and nothing is to go before it: no queue, no replay, no log to read.
+
+        All of these wake the writer; so nothing is to go before while it rests and has not been woken.
+        """
+        if self._write_at_once is None or not self._is_resting or self._wake.is_set():
+            return False
+        if not self._write_at_once(frame.wire):
+            return False
+        self._counters.frames += 1
+        return True
+
     def _has_room(self, size: int) -> bool:
         return len(self._queue) < self._limits.frames and self._size + size <= self._limits.size
 
     def _put(self, waiting: Waiting) -> None:
         self._queue.append(waiting)
-        self._size += waiting.size
+        self._size += waiting.frame.size
         self._wake.set()
 
     # ── which streams ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -335,7 +366,7 @@ class Connection:
 
     def _keep(self, wanted: Callable[[Waiting], bool]) -> None:
         self._queue = deque(waiting for waiting in self._queue if wanted(waiting))
-        self._size = sum(waiting.size for waiting in self._queue)
+        self._size = sum(waiting.frame.size for waiting in self._queue)
         self._ticks = {waiting.key: waiting for waiting in self._queue if waiting.key}
 
     # ── the writer ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -367,10 +398,10 @@ class Connection:
         while True:
             if self._queue:
                 waiting = self._queue.popleft()
-                self._size -= waiting.size
+                self._size -= waiting.frame.size
                 if waiting.key:
                     self._ticks.pop(waiting.key, None)
-                await self._transmit(waiting.frame)
+                await self._transmit(waiting.frame.text)
             elif self.closed_with is not None:
                 await self._hang_up()
                 return
@@ -380,7 +411,9 @@ class Connection:
                 await self._catch_up()
             else:
                 self._wake.clear()
+                self._is_resting = True
                 await self._wake.wait()
+                self._is_resting = False
 
     async def _replay(self) -> None:
         replay = self._replays[0]

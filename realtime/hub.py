@@ -18,6 +18,7 @@ from edge.protocol.server import Position
 from fl import histories
 from realtime.connection import Connection, Counters
 from realtime.database import query
+from realtime.frames import Frame
 from realtime.groups import KINDS, Kind, groups_of
 from realtime.layer import LayerChannel
 from realtime.log import LogPages, StreamHead, read_heads
@@ -172,7 +173,7 @@ class Hub:
         elif "key" in message:
             await self._hand_tick(message, group)
         else:
-            await self._hand_plain(message["frame"], group)
+            await self._hand_plain(Frame(message["frame"]), group)
 
     def _end(self, group: str, ending: Ending) -> None:
         for connection in self.members(group):
@@ -210,7 +211,7 @@ class Hub:
                     await asyncio.sleep(0)
 
     async def _hand_tick(self, message: LayerMessage, group: str) -> None:
-        name, key, frame = message["stream"], message["key"], message["frame"]
+        name, key, frame = message["stream"], message["key"], Frame(message["frame"])
         stream = self._streams.get(name)
         labels = stream.labels if stream else Labels()
         self.counters.events += 1
@@ -219,7 +220,7 @@ class Hub:
             if served % RECIPIENTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    async def _hand_plain(self, frame: str, group: str) -> None:
+    async def _hand_plain(self, frame: Frame, group: str) -> None:
         for served, connection in enumerate(self.members(group), start=1):
             connection.push(frame)
             if served % RECIPIENTS_AT_ONCE == 0:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl.signals import Recorded
+from realtime.frames import Frame
 
 EVENT = "qflare.event"
 CLOSE = "qflare.close"
@@ -32,14 +33,13 @@ class Labels:
 class Logged:
     """A durable event on its way to connections: its position, and its frame, encoded once."""
 
-    __slots__ = ("epoch", "frame", "labels", "seq", "size", "stream")
+    __slots__ = ("epoch", "frame", "labels", "seq", "stream")
 
-    def __init__(self, stream: str, epoch: str, seq: int, frame: str, labels: Labels) -> None:
+    def __init__(self, stream: str, epoch: str, seq: int, text: str, labels: Labels) -> None:
         self.stream = stream
         self.epoch = epoch
         self.seq = seq
-        self.frame = frame
-        self.size = len(frame.encode())
+        self.frame = Frame(text)
         self.labels = labels
 
 

@@ -113,6 +113,7 @@ class Consumer(AsyncWebsocketConsumer):
         offered = self.scope.get("subprotocols", [])
         await self.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
         self.process = this_process()
+        extensions = self.scope.get("extensions") or {}
         self.connection = Connection(
             kind=self.kind,
             send=self._send_text,
@@ -120,7 +121,8 @@ class Consumer(AsyncWebsocketConsumer):
             log=self.process.hub.log,
             counters=self.process.hub.counters,
             lost=self._lose,
-            is_watched="qflare.backpressure" in (self.scope.get("extensions") or {}),
+            write_at_once=extensions.get("qflare.frames", {}).get("write"),
+            is_watched="qflare.backpressure" in extensions,
         )
         self.connection.start()
         loop = asyncio.get_running_loop()

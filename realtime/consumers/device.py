@@ -24,6 +24,7 @@ from fl.visibility import Principal, principal_of_device
 from realtime.authentication import verify_device
 from realtime.consumers.base import Consumer, Refused
 from realtime.database import query
+from realtime.frames import Frame
 from realtime.groups import Kind, device_group
 from realtime.limits import DEVICE
 from realtime.opening import Plan
@@ -112,7 +113,7 @@ class DeviceConsumer(Consumer):
         signature = server_key().sign(handshake.challenge_message(text, unsigned), CHALLENGE_CONTEXT)
         signed = msgspec.structs.replace(unsigned, signature=base64.b64encode(signature).decode())
         self._challenge_text = encode_frame(Challenge.event, signed)
-        self.connection.push(self._challenge_text)
+        self.connection.push(Frame(self._challenge_text))
         self.later(handshake.CHALLENGE_EXPIRES_SECONDS, self._give_up)
 
     async def _admit(self, auth: client.Auth) -> None:

@@ -11,6 +11,7 @@ from fl.roles import Role
 from fl.visibility import Principal
 from realtime.connection import Connection, Counters, Start
 from realtime.consumers.base import nothing
+from realtime.frames import Frame
 from realtime.groups import Kind
 from realtime.limits import QueueLimits
 from realtime.log import LogPages
@@ -30,10 +31,14 @@ class Peer:
         self.code = None
         self.takes = asyncio.Event()
         self.takes.set()
+        self.at_seq = {}
+        """What happens while an event is being sent."""
 
     async def take(self, frame):
         await self.takes.wait()
         self.frames.append(decode_frame(frame))
+        if self.frames[-1].seq in self.at_seq:
+            self.at_seq[self.frames[-1].seq]()
 
     async def close(self, code):
         self.code = code
@@ -107,6 +112,25 @@ async def test_what_does_not_fit_the_queue_is_fed_from_the_log_in_order(connect,
     assert peer.seqs == list(range(1, 501))
 
 
+async def test_news_while_the_last_of_a_page_is_sent_is_not_taken_for_a_hole(connect, peer):
+    await record_many("system", 21)
+    events = await events_of()
+    connection = connect(frames=10)
+    start_at(connection, events[0])
+    await eventually(lambda: not connection.is_behind)
+    peer.takes.clear()
+    for event in events[:20]:
+        connection.deliver(event)
+    assert connection.is_behind
+
+    peer.at_seq[20] = lambda: connection.deliver(events[20])
+    peer.takes.set()
+
+    await eventually(lambda: len(peer.seqs) == 21 or connection.closed_with)
+    assert connection.closed_with is None
+    assert peer.seqs == list(range(1, 22))
+
+
 async def test_bytes_count_as_frames_do(connect, peer):
     await record_many("system", 20)
     events = await events_of()
@@ -162,13 +186,13 @@ async def test_a_waiting_tick_is_replaced_and_a_full_queue_takes_no_new_one(conn
     connection.resume([], nothing())
     await eventually(lambda: not connection.is_behind)
     peer.takes.clear()
-    connection.push('{"event":"first","data":{}}')
+    connection.push(Frame('{"event":"first","data":{}}'))
     await eventually(lambda: connection.sending_since is not None)
 
     for n in range(10):
         for key in "abcde":
             frame = f'{{"event":"training_progress","data":{{}},"key":"{key}","number":{n}}}'
-            connection.deliver_tick("system", Labels(), key, frame)
+            connection.deliver_tick("system", Labels(), key, Frame(frame))
 
     peer.takes.set()
     await eventually(lambda: len(peer.frames) == 4)
@@ -214,14 +238,14 @@ async def test_with_lesser_rights_a_stream_is_left_and_what_waits_of_it_is_not_s
     start_at(connection, events[0])
     await eventually(lambda: not connection.is_behind)
     peer.takes.clear()
-    connection.push('{"event":"on its way","data":{}}')
+    connection.push(Frame('{"event":"on its way","data":{}}'))
     await eventually(lambda: connection.sending_since is not None)
     for event in events:
         connection.deliver(event)
 
     lost = connection.become(Principal())
     peer.takes.set()
-    connection.push('{"event":"last","data":{}}')
+    connection.push(Frame('{"event":"last","data":{}}'))
 
     await eventually(lambda: peer.frames and peer.frames[-1].event == "last")
     assert lost == ["system"]
@@ -237,7 +261,7 @@ async def test_a_stream_whose_labels_change_is_left_by_those_who_may_see_it_no_m
     connection.deliver(first)
     await eventually(lambda: peer.seqs == [1])
 
-    connection.deliver(Logged(second.stream, second.epoch, 2, second.frame, Labels(task="digits")))
+    connection.deliver(Logged(second.stream, second.epoch, 2, second.frame.text, Labels(task="digits")))
 
     assert "run:1" not in connection.cursors
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import re
 import time
 
@@ -280,6 +281,49 @@ def test_a_peer_that_never_reads_is_ended_and_its_neighbours_get_everything(serv
     assert found == list(range(1, number + 1))
     wait_for_log(server, "took nothing")
     assert stuck.close_code() in (1006, 4008)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_however_slowly_peers_read_and_whenever_they_join_each_gets_the_same_letters(server, seed):
+    chance = random.Random(seed)
+    number, texts = 0, {}
+    peers = [SlowReader(server) for _ in range(3)]
+
+    for _ in range(40):
+        titles = [f"{'x' * chance.choice([1, 100, 3_000, 40_000])}" for _ in range(chance.randrange(1, 8))]
+        record_now("system", *[note(title) for title in titles])
+        number += len(titles)
+        if len(peers) < 6 and chance.random() < 0.2:
+            peers.append(SlowReader(server))
+        for peer in chance.sample(peers, 2):
+            peer.client.send(b"still there?", PING)
+            peer.read_until(chance.randrange(number), texts)
+
+    for peer in peers:
+        peer.read_until(number, texts)
+        assert peer.seqs == list(range(peer.seqs[0], number + 1))
+
+
+class SlowReader:
+    """A dashboard with a small buffer, that reads when the test lets it; `recent_events` come as what they hold."""
+
+    def __init__(self, server):
+        self.client = dashboard(server, receive_buffer=4096)
+        self.seqs = []
+
+    def read_until(self, seq, texts):
+        """Read until this event has come; what others have seen of an event must be the same."""
+        while not self.seqs or self.seqs[-1] < seq:
+            opcode, payload = self.client.receive()
+            if opcode == PONG:
+                continue
+            assert opcode == TEXT, payload
+            frame = json.loads(payload)
+            if frame["event"] == "recent_events":
+                self.seqs += [event["seq"] for event in frame["data"]["events"]]
+            elif "seq" in frame:
+                self.seqs.append(frame["seq"])
+                assert texts.setdefault(frame["seq"], payload) == payload
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,165 @@
+"""What waits in this process for the peer of a WebSocket, and what becomes of a peer that does not take it.
+
+Twisted keeps without bound what a peer does not read. An outlet makes the one who sends wait above a limit, until all
+is gone; and a peer whose system has taken no byte for some seconds, while something waits for it, is ended.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from twisted.internet.tcp import Server as PlainTCP
+
+logger = logging.getLogger(__name__)
+
+BUFFER_BYTES = 256 * 1024
+"""How much may wait here for one peer before the one who sends has to wait too."""
+KERNEL_BYTES = 128 * 1024
+"""What the system is asked to keep for one peer besides (Linux takes it twice, for needs of its own)."""
+LOOKS = 10
+"""How often a peer is looked at in the time that it has to take something."""
+
+
+class Watch:
+    """Looks at outlets in which something waits, and ends those whose peers take nothing."""
+
+    def __init__(self) -> None:
+        self._outlets: dict[Outlet, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def over(self, outlet: "Outlet") -> None:
+        """Look at an outlet until nothing waits in it."""
+        if outlet not in self._outlets:
+            outlet.note(asyncio.get_running_loop().time())
+            self._outlets[outlet] = None
+        if self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(settings.QFLARE_STALL_SECONDS / LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now, patience = asyncio.get_running_loop().time(), settings.QFLARE_STALL_SECONDS
+        for outlet in list(self._outlets):
+            seconds = outlet.note(now)
+            if seconds is None:
+                del self._outlets[outlet]
+            elif seconds > patience:
+                del self._outlets[outlet]
+                outlet.end(f"took nothing for {patience:g} s")
+        if self._outlets:
+            self._arm()
+
+
+class Outlet:
+    """One socket's way out: the producer of its transport, which pauses it above a limit and resumes it when empty."""
+
+    def __init__(self, protocol: Any, watch: Watch, lost: Callable[[Any], None]) -> None:
+        """Make an outlet.
+
+        Args:
+            protocol: Daphne's protocol of the socket.
+            watch: looks at it while something waits.
+            lost: is called with the protocol when its peer is ended, before it is.
+        """
+        self._protocol = protocol
+        self._watch = watch
+        self._lost = lost
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._left = 0
+        self._moved_at = 0.0
+
+    def open(self) -> None:
+        """Take the place of HTTP's channel as the transport's producer, now that the socket is accepted."""
+        transport = self._protocol.transport
+        transport.unregisterProducer()
+        tcp = _tcp(transport)
+        tcp.bufferSize = BUFFER_BYTES
+        tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        transport.registerProducer(self, True)
+
+    def write(self, frame: bytes) -> bool:
+        """Hand a whole frame to the system now, if nothing waits before it; say whether that was done.
+
+        Only over plain TCP. Protocol and transport are passed by, so their buffers must be empty; what the system does
+        not take of the frame is left to the transport.
+        """
+        protocol = self._protocol
+        transport = protocol.transport
+        if (
+            type(transport) is not PlainTCP
+            or protocol.state != protocol.STATE_OPEN
+            or protocol.send_queue
+            or transport.dataBuffer
+            or transport._tempDataBuffer  # there is no public way to ask whether something waits
+            or not transport.connected
+            or transport.disconnecting
+        ):
+            return False
+        try:
+            sent = transport.socket.send(frame)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return False  # the peer is gone, which the transport finds out itself
+        protocol.trafficStats.outgoingOctetsWireLevel += len(frame)
+        if sent < len(frame):
+            protocol.transport.write(frame[sent:])
+            self._watch.over(self)
+        return True
+
+    async def drained(self) -> None:
+        """Return at once, or when all is gone that waits, if it is too much; look at the peer meanwhile."""
+        self._watch.over(self)
+        await self._is_empty.wait()
+
+    def note(self, now: float) -> float | None:
+        """Return for how many seconds the peer's system has taken nothing; None where nothing waits for it."""
+        left = _waiting(self._protocol.transport)
+        if left == 0 or self._protocol.state == self._protocol.STATE_CLOSED:
+            self._left = 0
+            return None
+        if self._left == 0 or left < self._left:
+            self._moved_at = now
+        self._left = left
+        return now - self._moved_at
+
+    def end(self, why: str) -> None:
+        """End the peer at once: no close frame can get through to it."""
+        logger.info("%s %s and is ended", self._protocol, why)
+        self._lost(self._protocol)
+        self._protocol.dropConnection(abort=True)
+
+    # ── what a transport tells its producer ───────────────────────────────────────────────────────────────────────────
+
+    def pauseProducing(self) -> None:
+        """Take note that too much waits."""
+        self._is_empty.clear()
+
+    def resumeProducing(self) -> None:
+        """Take note that all is gone."""
+        self._is_empty.set()
+        transport = self._protocol.transport
+        if getattr(transport, "disconnecting", False):
+            transport.unregisterProducer()  # a transport that is to close waits for it
+
+    def stopProducing(self) -> None:
+        """Take note that the connection is gone, for which nobody is to wait."""
+        self._is_empty.set()
+
+
+def _tcp(transport: Any) -> Any:
+    """Return the TCP transport itself, below TLS where there is such."""
+    return getattr(transport, "transport", transport)
+
+
+def _waiting(transport: Any) -> int:
+    """Return how many bytes wait for the system to take them."""
+    tcp = _tcp(transport)
+    waiting: int = len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen
+    return waiting + sum(map(len, getattr(transport, "_appSendBuffer", ())))
