@@ -13,14 +13,9 @@ from typing import Any
 from django.conf import settings
 from twisted.internet.tcp import Server as PlainTCP
 
-logger = logging.getLogger(__name__)
+from qflare.serving import BUFFER_BYTES, KERNEL_BYTES, LOOKS
 
-BUFFER_BYTES = 256 * 1024
-"""How much may wait here for one peer before the one who sends has to wait too."""
-KERNEL_BYTES = 128 * 1024
-"""What the system is asked to keep for one peer besides (Linux takes it twice, for needs of its own)."""
-LOOKS = 10
-"""How often a peer is looked at in the time that it has to take something."""
+logger = logging.getLogger(__name__)
 
 
 class Watch:

@@ -13,28 +13,20 @@ from twisted.internet import defer
 from edge.protocol.close_codes import CloseCode
 from qflare.http_requests import Factory, begin_application
 from qflare.outlets import Outlet, Watch
+from qflare.serving import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotListen
 from realtime.process import running_process
 from realtime.publishing import use_loop
-
-PING_SECONDS = 75
-"""Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
-PONG_SECONDS = 20
-"""Below the ping's interval: a later ping would otherwise leave the earlier one's timer running."""
-CLOSE_SECONDS = 2.0
-
-
-class CannotListen(Exception):
-    """The address is taken, or not ours."""
 
 
 class Server(DaphneServer):
     """Daphne for one address."""
 
-    def __init__(self, application: Any, *, host: str, port: int, started: Any = None) -> None:
+    def __init__(self, application: Any, *, host: str, port: int, started: Any = None, ending: Any = None) -> None:
         """Make a server.
 
         Args:
             started: is called with the port once the server listens.
+            ending: is called when the end begins.
         """
         DaphneServer.__init__(
             self,
@@ -46,6 +38,7 @@ class Server(DaphneServer):
             server_name="qflare",
         )
         self._started = started
+        self._ending = ending
         self._ports: list[Any] = []
         self._outlets: dict[Any, Outlet] = {}
         self._watch = Watch()
@@ -141,6 +134,8 @@ class Server(DaphneServer):
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._end()))
 
     async def _end(self) -> None:
+        if self._ending is not None:
+            self._ending()
         for port in self._ports:
             port.stopListening()
         process = running_process()

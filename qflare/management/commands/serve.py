@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -9,9 +10,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from qflare.serving import CannotListen
 from qflare.static import collect_if_stale
 
-JOIN_SECONDS = 2.0
+END_SECONDS = 4.5
+"""From the signal to the end of all: of the sockets, and of the step that the coordinator is in."""
 
 
 class Command(BaseCommand):
@@ -23,10 +26,13 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
         parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000; 0: any free one)")
         parser.add_argument(
+            "--server", choices=["daphne", "uvicorn"], default="daphne", help="the web server (default daphne)"
+        )
+        parser.add_argument(
             "--no-coordinator", action="store_true", help="serve only; `manage.py coordinate` drives the runs elsewhere"
         )
 
-    def handle(self, *_: Any, host: str, port: int, no_coordinator: bool, **__: Any) -> None:
+    def handle(self, *_: Any, host: str, port: int, server: str, no_coordinator: bool, **__: Any) -> None:
         _require_free(host, port)
         require_migrations()
         if collect_if_stale():
@@ -35,26 +41,69 @@ class Command(BaseCommand):
         # Late, since both load torch: what is wrong above is said at once.
         from fl.coordinator import Coordinator
         from qflare.asgi import application
-        from qflare.server import CannotListen, Server
 
         coordinator = None if no_coordinator else Coordinator()
-        server = Server(application, host=host, port=port, started=lambda bound: self._say_where(host, bound))
+        end = _End(coordinator)
+        serving = server_class(server)(
+            application, host=host, port=port, started=lambda bound: self._say_where(host, bound), ending=end.begin
+        )
         if coordinator is not None:
             coordinator.start()
         try:
-            server.run()
+            serving.run()
         except CannotListen as error:
             raise CommandError(cannot_listen(host, port, str(error))) from error
         finally:
-            if coordinator is not None:
-                coordinator.stop()
-                coordinator.join(JOIN_SECONDS)
+            end.finish()
         self.stderr.write("stopped")
 
     def _say_where(self, host: str, port: int) -> None:
         name = f"[{host}]" if ":" in host else host
         self.stdout.write(f"serving on http://{name}:{port}/ (process {os.getpid()})")
         self.stdout.flush()
+
+
+class _End:
+    """The end of the coordinator, which begins with the server's and has the same time."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+        self._give_up_at: float | None = None
+
+    def begin(self) -> None:
+        """Let the coordinator finish the step that it is in; called again, it changes nothing."""
+        if self._give_up_at is None:
+            self._give_up_at = time.monotonic() + END_SECONDS
+            if self._coordinator is not None:
+                self._coordinator.stop()
+
+    def finish(self) -> None:
+        """Wait for the coordinator, for as long as there is time."""
+        self.begin()
+        if self._coordinator is not None and self._give_up_at is not None:
+            self._coordinator.join(max(0.1, self._give_up_at - time.monotonic()))
+
+
+def server_class(name: str) -> Any:
+    """Return the class of a web server, which is loaded only now.
+
+    Raises:
+        CommandError: uvicorn is asked for and not installed; the text says what to do.
+    """
+    if name == "daphne":
+        from qflare.server import Server
+
+        return Server
+    try:
+        from qflare.uvicorn_server import Server as UvicornServer
+    except ModuleNotFoundError as error:
+        if error.name not in ("uvicorn", "h11", "websockets"):
+            raise
+        raise CommandError(
+            f"{error.name} is not installed, which --server uvicorn needs.\n"
+            "Run: pip install -r requirements.txt, or leave out --server"
+        ) from error
+    return UvicornServer
 
 
 def require_migrations() -> None:

@@ -1,0 +1,22 @@
+"""What both web servers keep to, so that nobody can tell by their sockets which of the two is running."""
+
+PING_SECONDS = 75
+"""Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
+PONG_SECONDS = 20
+"""Below the ping's interval: on Daphne, a later ping would leave the earlier one's timer running."""
+MESSAGE_BYTES = 1024 * 1024
+"""The outer wall for one message of a client; what is taken is far less (see `realtime.limits`)."""
+BACKLOG = 2048
+"""How many connections may wait for the loop: those of a whole fleet that comes back at once."""
+BUFFER_BYTES = 256 * 1024
+"""How much may wait in this process for one peer before the one who sends has to wait too."""
+KERNEL_BYTES = 128 * 1024
+"""What the system is asked to keep for one peer besides (Linux takes it twice, for needs of its own)."""
+LOOKS = 10
+"""How often a peer is looked at in the time that it has to take something."""
+CLOSE_SECONDS = 2.0
+"""How long a peer may take to answer a close frame, and consumers to leave when the server ends."""
+
+
+class CannotListen(Exception):
+    """The address is taken, or not ours."""

@@ -1,0 +1,400 @@
+"""The other web server: uvicorn, whose sockets keep to the same rules as those of `qflare.server`.
+
+Everything is done in methods that uvicorn's classes offer for overriding; no other package is changed. A method that is
+written anew, since the one of uvicorn cannot be called for a part of what it does, says so.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import h11
+from django.conf import settings
+from uvicorn import Config
+from uvicorn import Server as UvicornServer
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from edge.protocol.close_codes import CloseCode
+from qflare.serving import (
+    BACKLOG,
+    BUFFER_BYTES,
+    CLOSE_SECONDS,
+    KERNEL_BYTES,
+    LOOKS,
+    MESSAGE_BYTES,
+    PING_SECONDS,
+    PONG_SECONDS,
+    CannotListen,
+)
+from realtime.process import running_process
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60
+"""How long a connection may wait for its first request or its next, as on Daphne."""
+MAX_FRAGMENTS = 64 * 1024
+"""Into how many pieces a message may be cut: empty ones would otherwise be kept without end."""
+
+
+class Server(UvicornServer):
+    """Uvicorn for one address."""
+
+    def __init__(
+        self,
+        application: Any,
+        *,
+        host: str,
+        port: int,
+        started: Callable[[int], None] | None = None,
+        ending: Callable[[], None] | None = None,
+    ) -> None:
+        """Make a server.
+
+        Args:
+            started: is called with the port once the server listens.
+            ending: is called when the end begins.
+        """
+        config = Config(
+            application,
+            loop="asyncio",
+            http=Requests,
+            ws=Socket,
+            ws_max_size=MESSAGE_BYTES,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PONG_SECONDS,
+            ws_per_message_deflate=False,
+            lifespan="on",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            # Who a proxy says that it speaks for is the application's affair, the same behind both servers.
+            proxy_headers=False,
+            server_header=False,
+            headers=[("server", "qflare")],
+            backlog=BACKLOG,
+            timeout_keep_alive=IDLE_SECONDS,
+        )
+        super().__init__(config)
+        self._host = host.strip("[]")
+        self._port = port
+        self._started = started
+        self._ending = ending
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Args:
+            sockets: listen on these instead of the server's address.
+
+        Raises:
+            CannotListen: the address is taken, or not ours.
+        """
+        super().run(sockets or [self._listener()])
+
+    def _listener(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        both = family is socket.AF_INET6 and socket.has_dualstack_ipv6()
+        try:
+            return socket.create_server((self._host, self._port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        except OSError as error:
+            raise CannotListen(error.strerror or str(error)) from error
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self._started is not None and sockets:
+            self._started(sockets[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end; unlike uvicorn's, the signal is not raised again afterwards, so that the exit code is 0."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nobody new, tell every socket, let every consumer leave, and only then cancel what is left.
+
+        Written anew: uvicorn's closes sockets with 1012 before the application is asked, and waits without end for
+        those whose peers do not read.
+        """
+        if self._ending is not None:
+            self._ending()
+        for listener in self.servers:
+            listener.close()
+        process = running_process()
+        if process is not None:
+            await process.close_all()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await _all_done(self.server_state.tasks)
+        await self.lifespan.shutdown()
+
+
+async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait for tasks; cancel those that take longer than they may."""
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=CLOSE_SECONDS / 4)
+
+
+class Requests(H11Protocol):
+    """HTTP on one connection, which ends when a request begins and does not go on, or never begins."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Expect the head of a request."""
+        super().connection_made(transport)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests, and note whether the head of one is still to be finished."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._have_head()
+        elif self._head_timer is None:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing any more."""
+        self._have_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
+
+    def _have_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """One WebSocket: what waits for its peer is bounded, and a peer that takes nothing, or never hangs up, is ended."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound what waits for the peer, here and in the system."""
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        self.close_timeout = CLOSE_SECONDS
+        self._gone = asyncio.Event()
+        self._heard_at = self.loop.time()
+        self._watch: asyncio.TimerHandle | None = None
+        self._taken_at = 0.0
+        self._left = 0
+        self._added = 0
+
+    def handle_connect(self, event: Request) -> None:
+        """Tell the application what this server does for it."""
+        super().handle_connect(event)
+        if not self.close_sent:  # the request was one for a WebSocket
+            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions["qflare.backpressure"] = {}
+            extensions["qflare.frames"] = {"write": self.write_frame}
+
+    async def run_asgi(self) -> None:
+        """Let the application serve the socket to its end; return when the peer is gone.
+
+        Written anew: uvicorn's reports a consumer that is cancelled as an error, and never ends the connection of a
+        peer that takes nothing.
+        """
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("the application failed at %s", self)
+            self.send_500_response()
+            self._close(1011)
+        finally:
+            if self.close_timer is None and not self.disconnected:
+                self.transport.close()
+                self._abort_later()
+        await self._gone.wait()
+
+    # ── what is sent ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def send(self, message: Any) -> None:
+        """Send for the application, and let it wait while the peer does not keep up."""
+        if message["type"] != "websocket.send" or not self.handshake_complete or self.close_sent:
+            await super().send(message)
+            if self.close_timer is not None:
+                self._abort_later()
+            return
+        await self.writable.wait()
+        text = message.get("text")
+        try:
+            if text is None:
+                self.conn.send_binary(message["bytes"])
+            else:
+                self.conn.send_text(text.encode())
+        except InvalidState as error:
+            raise ClientDisconnected from error
+        self._write(b"".join(self.conn.data_to_send()))
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Hand a whole frame to the system now, if nothing waits before it; say whether that was done.
+
+        What the system does not take of it is left to the transport.
+        """
+        if (
+            self.conn.state is not State.OPEN
+            or self.close_sent
+            or self.transport.is_closing()
+            or self.transport.get_write_buffer_size()
+        ):
+            return False
+        self._write(frame)
+        return True
+
+    def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self._watch is not None:
+            self._added += len(data)
+        elif left := self.transport.get_write_buffer_size():
+            self._taken_at, self._left, self._added = self.loop.time(), left, 0
+            self._watch_on()
+
+    def _watch_on(self) -> None:
+        self._watch = self.loop.call_later(settings.QFLARE_STALL_SECONDS / LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        left, now = self.transport.get_write_buffer_size(), self.loop.time()
+        if not left or self.disconnected:
+            return
+        if left < self._left + self._added:
+            self._taken_at = now
+        self._left, self._added = left, 0
+        if now - self._taken_at > settings.QFLARE_STALL_SECONDS:
+            self._end(CloseCode.TOO_SLOW, f"took nothing for {settings.QFLARE_STALL_SECONDS:g} s")
+        else:
+            self._watch_on()
+
+    # ── what is received ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        """Read frames; what still comes from a peer that broke the protocol is thrown away until it hangs up."""
+        if self.conn.parser_exc is None:
+            self._heard_at = self.loop.time()
+            super().data_received(data)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a further piece of a message."""
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        else:
+            self._fail(1009, "too many fragments")
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message to the application, unless it is text that is no UTF-8, which is the peer's error."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail(1007, "invalid UTF-8")
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
+    def handle_ping(self) -> None:
+        """Answer a ping; not that of a peer that does not read, since its answers would be kept without end."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set() and not self.close_sent:
+            self._write(pong)
+
+    def send_keepalive_ping(self) -> None:
+        """Ask whether the peer is still there, if it has said nothing for as long as this takes."""
+        silent = self.loop.time() - self._heard_at
+        if silent < PING_SECONDS:
+            self.ping_timer = self.loop.call_later(PING_SECONDS - silent, self.send_keepalive_ping)
+        else:
+            super().send_keepalive_ping()
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def handle_parser_exception(self) -> None:
+        """Tell a peer that broke the protocol by the code that says how.
+
+        Written anew: uvicorn's closes the connection at once, and where the peer is still sending, the system then
+        throws the close frame away.
+        """
+        if self.close_sent:
+            return  # it is on its way out already
+        told = self.conn.close_sent
+        self.queue.put_nowait(_disconnect(told.code if told else 1006))
+        self._wrote_close()
+
+    def keepalive_timeout(self) -> None:
+        """Give up a peer that does not answer pings; uvicorn alone would wait until it takes what waits for it."""
+        super().keepalive_timeout()
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application that the peer left without a word, unless it knows better by now."""
+        self.queue.put_nowait(_disconnect(1006))
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        super().connection_lost(exc)
+        self._gone.set()
+
+    def shutdown(self) -> None:
+        """End what the application has not ended: a socket that is not open yet, or a peer that does not read."""
+        if self.transport.get_write_buffer_size() or not self.handshake_complete:
+            self.queue.put_nowait(_disconnect(1006))
+            self.transport.abort()
+        else:
+            self._close(CloseCode.RESTARTING)
+
+    def _close(self, code: int) -> None:
+        """Close on the server's own account, unless the socket is closed already."""
+        if self.conn.state is State.OPEN and not self.close_sent:
+            self.conn.send_close(code)
+            self.queue.put_nowait(_disconnect(code))
+            self._wrote_close()
+
+    def _wrote_close(self) -> None:
+        """Send the close frame, and read on, but not for long: the peer is to answer and to hang up."""
+        self.close_sent = True
+        self._write(b"".join(self.conn.data_to_send()))
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def _end(self, code: int, why: str) -> None:
+        """End the peer at once: no close frame can get through to it."""
+        logger.info("%s %s and is ended", self, why)
+        self.queue.put_nowait(_disconnect(code))
+        self.transport.abort()
+
+    def __str__(self) -> str:
+        """Name the peer, for the log."""
+        return f"the peer {self.client[0]}:{self.client[1]}" if self.client else "a peer"
+
+
+def _disconnect(code: int) -> Any:
+    return {"type": "websocket.disconnect", "code": int(code)}
