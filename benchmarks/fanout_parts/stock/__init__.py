@@ -1,0 +1,1 @@
+"""A Django project as tutorials have it: what QFLARE is measured against."""
