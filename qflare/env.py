@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -54,6 +55,14 @@ def env_number(
 def env_list(name: str, default: str = "", source: Mapping[str, str] = os.environ) -> list[str]:
     """Return the parts of a comma-separated text, without blanks."""
     return [part.strip() for part in source.get(name, default).split(",") if part.strip()]
+
+
+def networks_in(name: str, values: Sequence[str]) -> list[IPv4Network | IPv6Network]:
+    """Return the networks that these texts name: addresses, or networks such as 10.0.0.0/8."""
+    try:
+        return [ip_network(value) for value in values]
+    except ValueError as error:
+        raise BadSetting(f"{name}: {error}; list addresses, or networks such as 10.0.0.0/8") from error
 
 
 def text_kept_in(path: Path, make: Callable[[], str]) -> str:

@@ -7,7 +7,7 @@ import dj_database_url
 from django.core.management.utils import get_random_secret_key
 
 from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
-from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, text_kept_in
+from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, networks_in, text_kept_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 QFLARE_VERSION = "0.1.0"
@@ -26,6 +26,10 @@ if "*" in QFLARE_ALLOWED_ORIGINS and not DEBUG:
     raise BadSetting("QFLARE_ALLOWED_ORIGINS=*: any page could act for a signed-in person; list the origins instead")
 QFLARE_PUBLIC_DASHBOARD = env_bool("QFLARE_PUBLIC_DASHBOARD", False)
 QFLARE_BEHIND_TLS = env_bool("QFLARE_BEHIND_TLS", False)
+QFLARE_TRUSTED_PROXIES = networks_in(
+    "QFLARE_TRUSTED_PROXIES", env_list("QFLARE_TRUSTED_PROXIES", "127.0.0.1,::1" if QFLARE_BEHIND_TLS else "")
+)
+"""Whose X-Forwarded-For is believed."""
 
 # A secret that the environment does not give is made once and kept in the data folder, mode 0600.
 SECRET_KEY = env_str("QFLARE_SECRET_KEY") or text_kept_in(QFLARE_DATA_DIR / "secret-key", get_random_secret_key)
@@ -162,8 +166,6 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "fl.api.errors.answer",
-    # Whose address is throttled: behind a proxy the last one that it names, else the peer's own.
-    "NUM_PROXIES": 1 if QFLARE_BEHIND_TLS else 0,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "QFLARE",
@@ -220,6 +222,28 @@ QFLARE_RESUME_HOURS = env_number("QFLARE_RESUME_HOURS", 24, 0, 87_600)
 QFLARE_EVENT_DAYS = env_number("QFLARE_EVENT_DAYS", 90, 0, 36_500)
 """Age at which events that nobody can resume from any more are deleted; those of runs stay as long as the run."""
 QFLARE_MAX_CONNECTIONS = int(env_number("QFLARE_MAX_CONNECTIONS", 5000, 1, 1_000_000))
+"""Of one process, as are the limits that follow."""
+QFLARE_MAX_CONNECTIONS_PER_ADDRESS = int(env_number("QFLARE_MAX_CONNECTIONS_PER_ADDRESS", 1000, 1, 1_000_000))
+"""Devices that have proved their keys are not counted."""
+QFLARE_MAX_CONNECTIONS_PER_USER = int(env_number("QFLARE_MAX_CONNECTIONS_PER_USER", 100, 1, 1_000_000))
+QFLARE_HANDSHAKES_PER_SECOND = env_number("QFLARE_HANDSHAKES_PER_SECOND", 200, 0.1, 1_000_000)
+QFLARE_HANDSHAKE_BURST = int(env_number("QFLARE_HANDSHAKE_BURST", 1000, 1, 1_000_000))
+"""How many may connect at once when it was quiet before."""
+QFLARE_MESSAGES_PER_SECOND = env_number("QFLARE_MESSAGES_PER_SECOND", 5, 0.1, 100_000)
+"""What is taken from one connection; two seconds' worth may come at once, of a device two and a half."""
+QFLARE_ADMIN_MESSAGES_PER_SECOND = env_number("QFLARE_ADMIN_MESSAGES_PER_SECOND", 10, 0.1, 100_000)
+QFLARE_DEVICE_MESSAGES_PER_SECOND = env_number("QFLARE_DEVICE_MESSAGES_PER_SECOND", 20, 0.1, 100_000)
+QFLARE_MAX_MISTAKES = int(env_number("QFLARE_MAX_MISTAKES", 10, 1, 100_000))
+"""After so many messages within a minute that cannot be taken a connection ends."""
+QFLARE_QUEUE_FRAMES = int(env_number("QFLARE_QUEUE_FRAMES", 256, 1, 1_000_000))
+QFLARE_QUEUE_BYTES = int(env_number("QFLARE_QUEUE_BYTES", 256 * 1024, 4096, 1 << 30))
+"""How much waits for one connection before it is fed from the log."""
+QFLARE_TICK_SECONDS = env_number("QFLARE_TICK_SECONDS", 0.25, 0.01, 60)
+"""How often a tick of one key goes out, at most."""
+QFLARE_REJOIN_SECONDS = env_number("QFLARE_REJOIN_SECONDS", 3600, 0.1, 80_000)
+"""How often a process joins its groups of the channel layer again, which forgets members after a day."""
+QFLARE_STATISTICS_SECONDS = env_number("QFLARE_STATISTICS_SECONDS", 10, 0.1, 3600)
+"""How often a process writes its figures of connections."""
 
 # ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 USE_TZ = True

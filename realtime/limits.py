@@ -1,16 +1,15 @@
 """What the server takes from one connection: how much at once, how fast, and how many mistakes."""
 
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from django.conf import settings
 
 from edge.protocol import MAX_CLIENT_MESSAGE_BYTES
 from edge.protocol.server import Limits
+from realtime.groups import Kind
 
-BROWSER = Limits(message_bytes=MAX_CLIENT_MESSAGE_BYTES, messages_per_second=5, burst=10)
-DEVICE = Limits(message_bytes=MAX_CLIENT_MESSAGE_BYTES, messages_per_second=20, burst=50)
-ADMIN = Limits(message_bytes=MAX_CLIENT_MESSAGE_BYTES, messages_per_second=10, burst=20)
-
-MAX_ERRORS = 10
 ERROR_WINDOW_SECONDS = 60.0
 
 CHUNK_BYTES = 256 * 1024
@@ -24,8 +23,21 @@ MAX_POSITIONS = 500
 class QueueLimits:
     """How much may wait for a connection before it is fed from the log instead."""
 
-    frames: int = 256
-    size: int = 256 * 1024
+    frames: int = field(default_factory=lambda: settings.QFLARE_QUEUE_FRAMES)
+    size: int = field(default_factory=lambda: settings.QFLARE_QUEUE_BYTES)
+
+
+def limits_of(kind: Kind) -> Limits:
+    """Return what is taken from connections of a type."""
+    match kind:
+        case Kind.CLIENTS:
+            rate, seconds = settings.QFLARE_DEVICE_MESSAGES_PER_SECOND, 2.5
+        case Kind.ADMIN:
+            rate, seconds = settings.QFLARE_ADMIN_MESSAGES_PER_SECOND, 2.0
+        case _:
+            rate, seconds = settings.QFLARE_MESSAGES_PER_SECOND, 2.0
+    # So many seconds' worth may come at once.
+    return Limits(message_bytes=MAX_CLIENT_MESSAGE_BYTES, messages_per_second=rate, burst=math.ceil(seconds * rate))
 
 
 class TokenBucket:
@@ -50,10 +62,10 @@ class TokenBucket:
 class ErrorBudget:
     """Says when a client has made too many mistakes in a minute."""
 
-    def __init__(self) -> None:
-        self._at: deque[float] = deque(maxlen=MAX_ERRORS)
+    def __init__(self, most: int) -> None:
+        self._at: deque[float] = deque(maxlen=most)
 
     def spend(self, now: float) -> bool:
         """Count one mistake; say whether it was one too many."""
         self._at.append(now)
-        return len(self._at) == MAX_ERRORS and now - self._at[0] < ERROR_WINDOW_SECONDS
+        return len(self._at) == self._at.maxlen and now - self._at[0] < ERROR_WINDOW_SECONDS

@@ -1,12 +1,13 @@
-"""Holds ticks back so that each key has at most four a second, and the newest always goes out."""
+"""Holds ticks back so that each key has at most one every QFLARE_TICK_SECONDS, and the newest always goes out."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
+from django.conf import settings
+
 from fl.signals import Ticked
 
-TICK_SECONDS = 0.25
 IDLE_SECONDS = 60.0
 SWEEP_AT = 1000
 
@@ -38,7 +39,7 @@ class Pacer:
         if len(self._keys) >= SWEEP_AT:
             self._sweep()
         key = self._keys.setdefault(tick.key, _Key())
-        wait = key.sent_at + TICK_SECONDS - self._clock()
+        wait = key.sent_at + settings.QFLARE_TICK_SECONDS - self._clock()
         if wait <= 0 and key.timer is None:
             self._let_go(key, tick)
             return

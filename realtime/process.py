@@ -24,13 +24,13 @@ from realtime.authentication import Person, Standing
 from realtime.close_codes import close_code_of
 from realtime.connection import Connection
 from realtime.database import query
+from realtime.door import Door, raise_open_files
 from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
 
 logger = logging.getLogger(__name__)
 
-REJOIN_SECONDS = 3600.0
 ACKNOWLEDGE_SECONDS = 1.0
 CLOSING_SECONDS = 2.0
 RETRY_MS = (500, 10_000)
@@ -43,6 +43,7 @@ class Process:
     def __init__(self) -> None:
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(3)}"
         self.hub = Hub(self._recheck_group)
+        self.door = Door()
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
         self.devices: dict[str, int] = {}
@@ -59,7 +60,8 @@ class Process:
         """How many events had been heard of when the streams' heads were last written down."""
 
     def start(self) -> None:
-        """Start the work that comes round by the clock."""
+        """Make room for sockets, and start the work that comes round by the clock."""
+        raise_open_files()
         lease_seconds = min(30.0, settings.QFLARE_LEASE_SECONDS / 4)
         for seconds, work in (
             (settings.QFLARE_POLL_SECONDS, self.hub.poll),
@@ -68,16 +70,16 @@ class Process:
             (lease_seconds, self._renew_leases),
             (ACKNOWLEDGE_SECONDS, self.write_acknowledged),
             (settings.QFLARE_RECHECK_SECONDS, self.recheck),
-            (statistics.WRITE_SECONDS, self._write_statistics),
-            (REJOIN_SECONDS, self.hub.rejoin),
+            (settings.QFLARE_STATISTICS_SECONDS, self._write_statistics),
+            (settings.QFLARE_REJOIN_SECONDS, self.hub.rejoin),
         ):
             self._clockwork.append(
                 asyncio.create_task(_every(seconds, work), name=f"every {seconds:g} s: {work.__name__}")
             )
 
-    def has_room(self) -> bool:
-        """Say whether one more connection is taken."""
-        return not self._is_closing and len(self.hub.connections()) < settings.QFLARE_MAX_CONNECTIONS
+    def let_in(self, connection_id: str, address: str) -> str:
+        """Count a connection in; return why it is not let in, or an empty text."""
+        return "the server is restarting" if self._is_closing else self.door.enter(connection_id, address)
 
     async def close_all(self) -> None:
         """Tell every connection that the server restarts, and wait a little until they are closed."""

@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
+from django.conf import settings
 
 from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.models import ServerProcess
 
-WRITE_SECONDS = 10.0
-LEASE = timedelta(seconds=35)
 FORGET_AFTER = timedelta(hours=1)
 
 
@@ -83,7 +82,7 @@ def write(*, instance: str, started_at: datetime, figures: Figures, now: datetim
         defaults={
             "started_at": started_at,
             "heard_at": now,
-            "lease_until": now + LEASE,
+            "lease_until": now + lease(),
             "connections": figures.connections,
             "queued_frames": figures.queued_frames,
             "queued_bytes": figures.queued_bytes,
@@ -94,6 +93,11 @@ def write(*, instance: str, started_at: datetime, figures: Figures, now: datetim
         },
     )
     ServerProcess.objects.filter(lease_until__lt=now - FORGET_AFTER).delete()
+
+
+def lease() -> timedelta:
+    """Return how long a process is believed to live after it has written its row; three turns may fail."""
+    return 3.5 * timedelta(seconds=settings.QFLARE_STATISTICS_SECONDS)
 
 
 def forget(instance: str) -> None:

@@ -7,14 +7,12 @@ from realtime.consumers.base import Refused
 from realtime.consumers.people import PeopleConsumer
 from realtime.database import query
 from realtime.groups import Kind
-from realtime.limits import ADMIN
 
 
 class AdminConsumer(PeopleConsumer):
     """An admin, who may also speak: `admin.broadcast`, and ask: `admin.statistics`."""
 
     kind = Kind.ADMIN
-    limits = ADMIN
 
     async def handle(self, message: client.Message, text: str) -> None:
         """Carry out a command; the same `idem` again answers the same."""

@@ -20,6 +20,7 @@ from django.utils import timezone
 from edge.protocol import PROTOCOL, client
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Error, Heartbeat, Limits, Position, Result, Welcome
+from fl.addresses import client_address
 from fl.exceptions import Conflict, FlError, Invalid, NotFound
 from realtime import opening
 from realtime.authentication import header
@@ -27,7 +28,7 @@ from realtime.close_codes import close_code_of, require_sendable
 from realtime.connection import Connection, Start
 from realtime.database import query
 from realtime.groups import Kind
-from realtime.limits import BROWSER, MAX_POSITIONS, ErrorBudget, TokenBucket
+from realtime.limits import MAX_POSITIONS, ErrorBudget, TokenBucket, limits_of
 from realtime.opening import Plan
 from realtime.process import Process, this_process
 
@@ -62,7 +63,6 @@ class Consumer(AsyncWebsocketConsumer):
     """
 
     kind: ClassVar[Kind]
-    limits: ClassVar[Limits] = BROWSER
     history: ClassVar[int] = 50
     """How many of the newest events of a stream one gets that does not resume."""
     always_snapshot: ClassVar[bool] = False
@@ -71,6 +71,7 @@ class Consumer(AsyncWebsocketConsumer):
     base_send: Send
     process: Process
     connection: Connection
+    limits: Limits
     is_open = False
     """The welcome has been said."""
 
@@ -126,14 +127,16 @@ class Consumer(AsyncWebsocketConsumer):
         )
         self.connection.start()
         loop = asyncio.get_running_loop()
+        self.limits = limits_of(self.kind)
         self._bucket = TokenBucket(self.limits.messages_per_second, self.limits.burst, loop.time())
-        self._errors = ErrorBudget()
+        self._errors = ErrorBudget(settings.QFLARE_MAX_MISTAKES)
         self._heard_at = loop.time()
         self._keeps_heartbeats = False
         self._timers: list[asyncio.TimerHandle] = []
-        if not self.process.has_room():
-            self.connection.close(CloseCode.TOO_MANY, "this server has as many connections as it takes")
+        if why := self.process.let_in(self.connection.id, self.client_address):
+            self.connection.close(CloseCode.TOO_MANY, why)
             return
+        self.later(settings.QFLARE_HANDSHAKE_SECONDS, self.look_whether_open)
         await self._guard(self.connect)
 
     async def websocket_receive(self, message: Any) -> None:
@@ -168,6 +171,7 @@ class Consumer(AsyncWebsocketConsumer):
         for timer in self._timers:
             timer.cancel()
         await connection.end()
+        self.process.door.leave(connection.id)
         await self.process.hub.leave(connection)
         self.process.people.pop(connection.id, None)
         self.process.devices.pop(connection.id, None)
@@ -199,6 +203,15 @@ class Consumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         """Find out who it is and open the connection; devices speak first, so theirs differs."""
         raise NotImplementedError
+
+    def look_whether_open(self) -> None:
+        """Give up a connection that is not open by now."""
+        if not self.is_open and self.connection.closed_with is None:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End a connection that has not been opened in time."""
+        self.connection.close(CloseCode.RESTARTING, "the server could not open this connection in time")
 
     async def open(self, since: dict[str, Position], welcome: Callable[[Plan], Welcome], *groups: str) -> None:
         """Join the hub, say welcome, and send what was missed; from then on the connection is live."""
@@ -244,6 +257,15 @@ class Consumer(AsyncWebsocketConsumer):
     def origin(self) -> str:
         """Where the page comes from that connects; empty for programs, which have no origin."""
         return header(self.scope["headers"], b"origin")
+
+    @property
+    def client_address(self) -> str:
+        """Whose connections this one is counted with."""
+        peer = self.scope.get("client")
+        forwarded = ",".join(
+            value.decode("latin-1") for name, value in self.scope["headers"] if name.lower() == b"x-forwarded-for"
+        )
+        return client_address(peer[0] if peer else "", forwarded, settings.QFLARE_TRUSTED_PROXIES)
 
     @property
     def address(self) -> str:

@@ -26,7 +26,6 @@ from realtime.consumers.base import Consumer, Refused
 from realtime.database import query
 from realtime.frames import Frame
 from realtime.groups import Kind, device_group
-from realtime.limits import DEVICE
 from realtime.opening import Plan
 
 SILENCE = 2.25
@@ -37,7 +36,6 @@ class DeviceConsumer(Consumer):
     """A device, from its `hello` to its end."""
 
     kind = Kind.CLIENTS
-    limits = DEVICE
     history = 0
     always_snapshot = True
     """The snapshot is the truth about the device's assignment."""
@@ -49,7 +47,6 @@ class DeviceConsumer(Consumer):
         self._challenge_text = ""
         self._device: Device | None = None
         self._token: AccessToken | None = None
-        self.later(settings.QFLARE_HANDSHAKE_SECONDS, self._give_up)
 
     async def disconnect(self, code: int) -> None:
         """Give up the lease of this very connection; a newer one of the device keeps its own."""
@@ -114,7 +111,7 @@ class DeviceConsumer(Consumer):
         signed = msgspec.structs.replace(unsigned, signature=base64.b64encode(signature).decode())
         self._challenge_text = encode_frame(Challenge.event, signed)
         self.connection.push(Frame(self._challenge_text))
-        self.later(handshake.CHALLENGE_EXPIRES_SECONDS, self._give_up)
+        self.later(handshake.CHALLENGE_EXPIRES_SECONDS, self.look_whether_open)
 
     async def _admit(self, auth: client.Auth) -> None:
         hello, challenge = self._hello, self._challenge_text
@@ -141,6 +138,7 @@ class DeviceConsumer(Consumer):
             now=now,
         )
         self.process.devices[self.connection.id] = self._device.pk
+        self.process.door.is_device(self.connection.id)
         self.connection.principal, self._token = await query(_standing_of, self._device)
         await self.open(hello.since, self._welcome, device_group(self._device.pk))
 
@@ -153,9 +151,12 @@ class DeviceConsumer(Consumer):
             raise Unauthenticated("the handshake is not over")
         return self._device, self._token
 
-    def _give_up(self) -> None:
-        if self._device is None:
+    def give_up(self) -> None:
+        """Wait no longer for the device; where it has answered and the server is what is slow, it may come again."""
+        if self._hello is None or self._challenge_text:
             self._refuse("the handshake took too long")
+        else:
+            super().give_up()
 
     def _refuse(self, message: str) -> None:
         self.connection.say(Error(code="not_authenticated", message=message))

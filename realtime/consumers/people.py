@@ -4,6 +4,7 @@ import logging
 
 import msgspec
 
+from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Welcome
 from realtime.authentication import header, origin_is_allowed, person_of, session_digest
 from realtime.consumers.base import Consumer
@@ -39,10 +40,13 @@ class PeopleConsumer(Consumer):
         """Look whose session it is, and open the connection."""
         cookie = header(self.scope["headers"], b"cookie") if self.origin else ""
         person = await query(person_of, self.kind, cookie)
+        user_id = person.principal.user_id
+        if user_id is not None and (why := self.process.door.is_person(self.connection.id, user_id)):
+            self.connection.close(CloseCode.TOO_MANY, why)
+            return
         self.connection.principal = person.principal
         self.connection.session = session_digest(person.session_key)
         self.process.people[self.connection.id] = person
-        user_id = person.principal.user_id
 
         def welcome(plan: Plan) -> Welcome:
             return msgspec.structs.replace(self.welcome_to(plan), user=person.name, roles=person.roles)

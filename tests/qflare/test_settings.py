@@ -125,6 +125,14 @@ def test_behind_tls_cookies_travel_by_tls_only(read):
     assert read(*names, QFLARE_BEHIND_TLS="1") == dict.fromkeys(names, True)
 
 
+def test_proxies_are_believed_where_they_are_listed_and_behind_tls_those_on_this_machine(read):
+    name = "QFLARE_TRUSTED_PROXIES"
+
+    assert read(name) == {name: []}
+    assert read(name, QFLARE_BEHIND_TLS="1") == {name: ["127.0.0.1/32", "::1/128"]}
+    assert read(name, QFLARE_BEHIND_TLS="1", QFLARE_TRUSTED_PROXIES="10.0.0.0/8") == {name: ["10.0.0.0/8"]}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -132,6 +140,7 @@ def test_behind_tls_cookies_travel_by_tls_only(read):
         ("QFLARE_CLOCK_SECONDS", "0"),
         ("QFLARE_LEASE_SECONDS", "soon"),
         ("QFLARE_MAX_CONNECTIONS", "-1"),
+        ("QFLARE_TRUSTED_PROXIES", "proxy.example"),
         ("QFLARE_SECRET_KEY_FILE", "/nowhere/secret"),
     ],
 )

@@ -10,7 +10,7 @@ from django.utils import timezone
 from fl.models import Event
 from realtime.models import ServerProcess
 from realtime.process import this_process
-from realtime.statistics import LEASE, Figures, Rates, connection_statistics, forget, write
+from realtime.statistics import Figures, Rates, connection_statistics, forget, lease, write
 from tests.builders import person
 from tests.realtime.sockets import Socket
 
@@ -49,7 +49,7 @@ def test_figures_are_summed_over_the_processes_that_live():
     now = timezone.now()
     process("one", now)
     process("two", now, connections={"dashboard": 1}, longest_queue=7, events_per_second=5.0)
-    process("dead", now - LEASE - timedelta(seconds=1))
+    process("dead", now - lease() - timedelta(seconds=1))
 
     found = connection_statistics(now)
 

@@ -17,12 +17,12 @@ def test_a_bucket_never_holds_more_than_its_burst():
 
 
 def test_the_tenth_mistake_in_a_minute_is_one_too_many():
-    budget = ErrorBudget()
+    budget = ErrorBudget(10)
 
     assert [budget.spend(float(n)) for n in range(10)] == [False] * 9 + [True]
 
 
 def test_mistakes_that_are_far_apart_are_forgiven():
-    budget = ErrorBudget()
+    budget = ErrorBudget(10)
 
     assert not any(budget.spend(n * 7.0) for n in range(100))

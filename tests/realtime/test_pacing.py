@@ -3,8 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fl.signals import Ticked
-from realtime.pacing import IDLE_SECONDS, SWEEP_AT, TICK_SECONDS, Pacer
+from realtime.pacing import IDLE_SECONDS, SWEEP_AT, Pacer
 
+TICK_SECONDS = 0.25
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
