@@ -1,9 +1,10 @@
 """How a round's updates become candidate weights, and how good they are: arithmetic between files, no states."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from edge.tasks import initial_weights
 from edge.training import evaluate
@@ -17,6 +18,10 @@ from fl.strategies import Contribution, State, StepChoice, Strategy, apply_steps
 from fl.tasks import spec_of_task, task_named, test_examples_of
 
 Metrics = dict[str, float | None]
+
+
+class Stopped(Exception):
+    """The process is to end, so the work was left where it was."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,19 @@ def initial_model(run: Run) -> StoredModel:
     return _store(weights, strategy.initial_state(weights, config))
 
 
-def aggregate(round_: Round) -> StoredModel:
+def never() -> bool:
+    """Say that the process goes on."""
+    return False
+
+
+def aggregate(round_: Round, *, is_stopping: Callable[[], bool] = never) -> StoredModel:
     """Apply the run's steps and strategy to the accepted updates in assignment order, and store what comes out.
 
+    Args:
+        is_stopping: is asked before each update is opened.
+
     Raises:
+        Stopped: `is_stopping` said yes; nothing was stored.
         StrategyError: the strategy cannot, or the result is not finite.
         WireError, OSError: a file is not what its row says.
     """
@@ -54,7 +68,7 @@ def aggregate(round_: Round) -> StoredModel:
         .order_by("assignment__cohort_index")
         .values_list("num_examples", "file")
     )
-    contributions = _contributions(updates, spec_of_task(run.task))
+    contributions = _contributions(updates, spec_of_task(run.task), is_stopping)
     seen = apply_steps([StepChoice(step["name"], step.get("config", {})) for step in run.steps], contributions)
     new_weights, new_state = strategy.apply(weights, state, seen, config)
     return _store(new_weights, new_state)
@@ -73,11 +87,20 @@ def evaluate_model(model: GlobalModel) -> Metrics | None:
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
-def _contributions(updates: Iterable[tuple[int, str]], spec: Spec) -> list[Contribution]:
+def _contributions(
+    updates: Iterable[tuple[int, str]], spec: Spec, is_stopping: Callable[[], bool]
+) -> list[Contribution]:
     # Each file is mapped when the strategy opens it and let go after, so memory holds a few at a time.
     return [
-        Contribution(num_examples, partial(read_file, files.local_path(file), spec)) for num_examples, file in updates
+        Contribution(num_examples, partial(_open, files.local_path(file), spec, is_stopping))
+        for num_examples, file in updates
     ]
+
+
+def _open(path: Path, spec: Spec, is_stopping: Callable[[], bool]) -> Weights:
+    if is_stopping():
+        raise Stopped
+    return read_file(path, spec)
 
 
 def _read_state(base: GlobalModel, strategy: Strategy, spec: Spec, config: Mapping[str, float]) -> State:

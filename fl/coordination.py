@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -109,10 +109,13 @@ def advance_run(run_id: int, now: datetime) -> bool:
     return True
 
 
-def advance(round_id: int, now: datetime) -> bool:
+def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
     """Do the one thing that a round's facts call for at `now`; say whether anything was done.
 
     Calling it again, or in two processes at once, does no harm.
+
+    Args:
+        is_stopping: is asked between the updates of an aggregation, which is given up when the process is to end.
     """
     clock = _Clock(now)
     round_ = Round.objects.select_related("run__best_model", "base_model").get(pk=round_id)
@@ -129,7 +132,7 @@ def advance(round_id: int, now: datetime) -> bool:
             case Fail():
                 return _fail(round_, now)
             case Aggregate():
-                return _aggregate(round_, states, clock)
+                return _aggregate(round_, states, clock, is_stopping)
             case Evaluate():
                 return _evaluate(round_, states, clock)
     except LostRace as race:
@@ -328,12 +331,15 @@ def _fail(round_: Round, now: datetime) -> bool:
     return True
 
 
-def _aggregate(round_: Round, states: list[str], clock: _Clock) -> bool:
+def _aggregate(round_: Round, states: list[str], clock: _Clock, is_stopping: Callable[[], bool]) -> bool:
     """Close the round to updates, aggregate those it has, and name the candidate."""
     claim = _claim(round_, states, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, clock)
     with _kept(claim):
         try:
-            stored = aggregation.aggregate(round_)
+            stored = aggregation.aggregate(round_, is_stopping=is_stopping)
+        except aggregation.Stopped:
+            _give_back(claim)
+            return False
         except Exception as error:
             # Whatever a strategy raises fails the round with that reason; the last model stays the newest.
             logger.exception("round %s of run %s could not be aggregated", round_.number, round_.run_id)
@@ -511,6 +517,12 @@ def _started(run: Run, round_: Round, states: Sequence[str]) -> ModelAggregation
         updates_planned=len(states),
         updates_rejected=states.count(AssignmentState.REJECTED),
     )
+
+
+def _give_back(claim: _Claim) -> None:
+    """Let the next coordinator take over at once, since this one goes."""
+    Round.objects.filter(pk=claim.round.pk, claim_token=claim.token).update(claim_token="", claimed_until=None)
+    logger.info("round %s of run %s is left to the next coordinator", claim.round.number, claim.round.run_id)
 
 
 def _claim_until(now: datetime) -> datetime:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -41,7 +42,7 @@ class Coordinator(threading.Thread):
         self._woken.set()
 
     def stop(self) -> None:
-        """End after the step that is being done; join to wait for it."""
+        """End after the step that is being done, of an aggregation after the update; join to wait for it."""
         self._stopping.set()
         self._woken.set()
 
@@ -126,6 +127,7 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
     )
     done = False
     served = runs.order_by(F("last_served_at").asc(nulls_first=True), "pk")
+    drive_round = partial(advance, is_stopping=stopping.is_set)
     for run_id, round_id in served.values_list("pk", "open_round"):
-        done |= attempt(advance_run, run_id) if round_id is None else attempt(advance, round_id)
+        done |= attempt(advance_run, run_id) if round_id is None else attempt(drive_round, round_id)
     return done

@@ -633,6 +633,24 @@ def undisturbed(senders, **changes):
     return newest_model(run).digest
 
 
+def test_a_coordinator_that_is_to_end_gives_its_round_back_between_two_updates():
+    senders = fleet(2)
+    expected = undisturbed(senders)
+    run = started_run(rounds=1)
+    step(run)
+    for sender in senders:
+        sender.send()
+    round_id = current_round(run).pk
+    asked = []
+
+    assert not advance(round_id, NOW, is_stopping=lambda: asked.append(1) or len(asked) == 2)
+
+    assert Round.objects.get(pk=round_id).state == "aggregating"
+    assert list(versions(run)) == [0]
+    assert advance(round_id, NOW), "nobody has to wait for a claim to run out"
+    assert newest_model(run).digest == expected
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_round_whose_coordinator_died_while_aggregating_comes_to_the_same_digest(strategy):
     deaths = [Killed, Killed]
