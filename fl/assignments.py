@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from edge.protocol.client import Progress
-from edge.protocol.server import ErrorNotification, TrainingProgress
+from edge.protocol.server import DeviceTick, ErrorNotification
 from fl import events
 from fl.exceptions import Conflict, Invalid, NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
@@ -44,7 +44,8 @@ def report_progress(*, device_id: int, progress: Progress, now: datetime) -> Non
     if assignment is None:
         return
     _write(assignment, progress, now)
-    events.tick(f"progress:{assignment.pk}", _tick(assignment, progress), stream=events.SYSTEM, now=now)
+    round_ = assignment.round
+    events.tick_device(_tick(assignment, progress), run_id=round_.run_id, round=round_.number, now=now)
 
 
 def _write(assignment: Assignment, progress: Progress, now: datetime) -> None:
@@ -60,14 +61,12 @@ def _write(assignment: Assignment, progress: Progress, now: datetime) -> None:
             events.record(events.SYSTEM, assignment_progress(assignment), now)
 
 
-def _tick(assignment: Assignment, progress: Progress) -> TrainingProgress:
-    return TrainingProgress(
-        run_id=assignment.round.run_id,
-        round=assignment.round.number,
-        phase=progress.state,
+def _tick(assignment: Assignment, progress: Progress) -> DeviceTick:
+    return DeviceTick(
         assignment_id=assignment.pk,
         device_id=assignment.device_id,
         device_name=assignment.device.name,
+        phase=progress.state,
         progress=progress.progress,
         local_epoch=progress.local_epoch,
         local_epochs=progress.local_epochs,

@@ -17,10 +17,10 @@ from django.conf import settings
 from django.db import connection as database_connection
 from django.db import transaction as database
 
-from edge.protocol.server import Payload, encode_payload
+from edge.protocol.server import DeviceTick, Payload, encode_payload
 from fl import histories
 from fl.models import Event, Stream
-from fl.signals import Recorded, Ticked, event_recorded, ticked, work_available
+from fl.signals import AtWork, Recorded, Ticked, device_at_work, event_recorded, ticked, work_available
 
 SYSTEM = "system"
 RUN = "run:"
@@ -96,6 +96,11 @@ def tick(key: str, event: Payload, *, stream: str, now: datetime) -> None:
     """Tell, as best one can, a value that the next of the same `key` replaces; nothing is written."""
     data = encode_payload(event).decode()
     ticked.send_robust(None, tick=Ticked(key=key, stream=stream, event=event.event, data=data, timestamp=now))
+
+
+def tick_device(tick: DeviceTick, *, run_id: int, round: int, now: datetime) -> None:
+    """Tell, as best one can, how far a device is; listeners gather what the devices of a round say."""
+    device_at_work.send_robust(None, work=AtWork(run_id=run_id, round=round, tick=tick, timestamp=now))
 
 
 def wake_coordinators() -> None:

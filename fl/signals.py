@@ -5,6 +5,8 @@ from datetime import datetime
 
 from django.dispatch import Signal
 
+from edge.protocol.server import DeviceTick
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -31,11 +33,24 @@ class Ticked:
     timestamp: datetime
 
 
+@dataclass(frozen=True)
+class AtWork:
+    """How far a device is in its part of a round; those of one round may be told together."""
+
+    run_id: int
+    round: int
+    tick: DeviceTick
+    timestamp: datetime
+
+
 event_recorded = Signal()
 """After commit, once for each durable event: `recorded` (Recorded)."""
 
 ticked = Signal()
 """At once, nothing is written: `tick` (Ticked)."""
+
+device_at_work = Signal()
+"""At once, nothing is written: `work` (AtWork)."""
 
 work_available = Signal()
 """After commit: a round may have something to do now. Coordinators in this process listen and wake."""

@@ -29,8 +29,20 @@ class Pacer:
     up by one where the clock stands still or steps back.
     """
 
-    def __init__(self, send: Callable[[Ticked, int], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        send: Callable[[Ticked, int], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        gather_seconds: float = 0.0,
+    ) -> None:
+        """Make a pacer.
+
+        Args:
+            gather_seconds: how long the first tick after a silence waits for others that come at about the same time.
+        """
         self._send = send
+        self._gather_seconds = gather_seconds
         self._clock = clock
         self._keys: dict[str, _Key] = {}
 
@@ -40,6 +52,8 @@ class Pacer:
             self._sweep()
         key = self._keys.setdefault(tick.key, _Key())
         wait = key.sent_at + settings.QFLARE_TICK_SECONDS - self._clock()
+        if loop is not None:
+            wait = max(wait, self._gather_seconds)
         if wait <= 0 and key.timer is None:
             self._let_go(key, tick)
             return

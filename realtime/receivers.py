@@ -3,6 +3,7 @@
 Beside events: a barred or replaced device's connection is told to end, and people whose rights changed are looked at.
 """
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,13 @@ from django.db.transaction import on_commit
 from django.http import HttpRequest
 
 from edge.protocol.close_codes import CloseCode
-from edge.protocol.server import encode_frame
+from edge.protocol.server import TrainingProgress, encode_frame, encode_payload
 from fl import signals
-from fl.signals import Recorded, Ticked
+from fl.events import SYSTEM
+from fl.signals import AtWork, Recorded, Ticked
 from realtime import messages
 from realtime.authentication import session_digest
+from realtime.gathering import GATHER_SECONDS, Gathering
 from realtime.groups import Kind, device_group, groups_of, user_group
 from realtime.messages import Ending
 from realtime.pacing import Pacer
@@ -28,6 +31,7 @@ def connect() -> None:
     """Listen to what `fl` tells, and to what Django tells of people."""
     signals.event_recorded.connect(_tell_event)
     signals.ticked.connect(_tell_tick)
+    signals.device_at_work.connect(_tell_work)
     signals.device_barred.connect(_end_barred)
     signals.device_replaced.connect(_end_replaced)
     signals.person_changed.connect(_recheck_person)
@@ -50,18 +54,42 @@ def _tell_event(recorded: Recorded, **_: Any) -> None:
 
 
 def _send_tick(tick: Ticked, number: int) -> None:
-    frame = encode_frame(tick.event, tick.data.encode(), timestamp=tick.timestamp, key=tick.key, number=number)
+    _publish_tick(tick, tick.key, tick.data.encode(), number)
+
+
+def _send_work(tick: Ticked, number: int) -> None:
+    for key, payload in _gathering.frames(tick.key):
+        _publish_tick(tick, key, encode_payload(payload), number)
+
+
+def _publish_tick(tick: Ticked, key: str, data: bytes, number: int) -> None:
+    frame = encode_frame(tick.event, data, timestamp=tick.timestamp, key=key, number=number)
     # Whether a run is public is not known here; the hub knows, and asks each connection. Devices hear what is durable.
     groups = [group for group in groups_of(tick.stream, public=True) if group != Kind.CLIENTS]
-    publish([(group, messages.tick_message(group, tick.stream, tick.key, number, frame)) for group in groups])
+    publish([(group, messages.tick_message(group, tick.stream, key, number, frame)) for group in groups])
 
 
 _pacer = Pacer(_send_tick)
+_gathering = Gathering()
+_round_pacer = Pacer(_send_work, gather_seconds=GATHER_SECONDS)
 
 
 def _tell_tick(tick: Ticked, **_: Any) -> None:
     if not call_on_loop(lambda: _pacer.offer(tick, loop_of_process())):
         _pacer.offer(tick, None)
+
+
+def _tell_work(work: AtWork, **_: Any) -> None:
+    if not call_on_loop(lambda: _gather(work, loop_of_process())):
+        _gather(work, None)
+
+
+def _gather(work: AtWork, loop: asyncio.AbstractEventLoop | None) -> None:
+    # The pacer says when the round's turn comes; what is told then is read where it is gathered.
+    turn = Ticked(
+        key=_gathering.add(work), stream=SYSTEM, event=TrainingProgress.event, data="", timestamp=work.timestamp
+    )
+    _round_pacer.offer(turn, loop)
 
 
 def _end_barred(device_id: int, reason: str, **_: Any) -> None:

@@ -7,7 +7,9 @@ import msgspec
 from edge.protocol.server import Position
 
 
-class Message(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+class Message(
+    msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"
+):
     """A client's message; `id` is echoed in the reply."""
 
     id: str | None = None

@@ -61,11 +61,27 @@ class FlStatusUpdate(Payload, kw_only=True, frozen=True):
     """The moves that the state allows: start, pause, resume, stop_after_round, stop_now."""
 
 
-class TrainingProgress(Payload, kw_only=True, frozen=True):
-    """One device's part of a round (a tick, or durable at a change of state), or what a round has come to.
+class DeviceTick(msgspec.Struct, kw_only=True, frozen=True):
+    """How far one device is; of an assignment's ticks the one with the highest `number` counts."""
 
-    Without an `assignment_id` it is of the whole round: a tick while updates come in, whose `updates_received` only
-    rises, and a durable event at its end (`round_completed`).
+    assignment_id: int
+    device_id: int
+    device_name: str
+    phase: str
+    """State of the assignment: training or uploading."""
+    progress: float
+    """Share of the batches done, in [0, 1]."""
+    local_epoch: int
+    local_epochs: int
+    loss: float | None = None
+    number: int = 0
+
+
+class TrainingProgress(Payload, kw_only=True, frozen=True):
+    """One device's part of a round (durable, at a change of state), how a round goes, or what it has come to.
+
+    Without an `assignment_id` it is of the whole round: a tick with the newest of the `devices` at work; a tick while
+    updates come in, whose `updates_received` only rises; and a durable event at its end (`round_completed`).
     """
 
     event: ClassVar[str] = "training_progress"
@@ -88,6 +104,8 @@ class TrainingProgress(Payload, kw_only=True, frozen=True):
     updates_received: int | None = None
     duration_seconds: float | None = None
     reason: str = ""
+    devices: list[DeviceTick] = []
+    """In a tick: devices that were heard from within the last seconds, each with its newest."""
 
 
 class ModelAggregation(Payload, kw_only=True, frozen=True):

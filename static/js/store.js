@@ -132,6 +132,8 @@ const REDUCERS = {
   training_progress(store, data, frame) {
     if (data.phase === "round_completed") {
       if (data.run_id === store.runId) completeRound(store, data);
+    } else if (data.devices?.length) {
+      for (const tick of data.devices) takeTick(store, data, tick, frame);
     } else if (data.assignment_id === null) {
       countUpdates(store, data);
     } else if (data.run_id === store.runId) {
@@ -213,6 +215,13 @@ function countUpdates(store, data) {
   }
 }
 
+/** One device's newest within the tick of its round; of those of an assignment the highest number counts. */
+function takeTick(store, { run_id, round }, tick, frame) {
+  const known = store.progress.get(tick.assignment_id);
+  if (run_id !== store.runId || (known?.number ?? -1) >= tick.number) return;
+  takeProgress(store, { metrics: {}, ...known, run_id, round, ...tick }, frame);
+}
+
 function takeProgress(store, data, frame) {
   const round = store.run?.round;
   if (typeof round === "number" && data.round < round) return;
@@ -220,7 +229,7 @@ function takeProgress(store, data, frame) {
   // A tick may come after the event that ended what it tells of.
   if (frame.key && known && OVER.has(known.phase)) return;
   const kept = known && data.local_epoch === null && !OVER.has(data.phase) ? { local_epoch: known.local_epoch, local_epochs: known.local_epochs } : {};
-  store.progress.set(data.assignment_id, { ...data, ...kept });
+  store.progress.set(data.assignment_id, { ...data, ...kept, number: data.number ?? known?.number });
   store.touch("progress");
 }
 

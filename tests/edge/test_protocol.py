@@ -143,3 +143,8 @@ def test_forty_hundreds_come_back_and_forty_five_hundreds_stay_away():
 
 def test_timestamps_are_utc_with_milliseconds():
     assert server.format_timestamp(datetime(2030, 1, 1, tzinfo=UTC)) == "2030-01-01T00:00:00.000Z"
+
+
+def test_an_idle_heartbeat_is_as_short_as_it_can_be_both_ways():
+    assert server.encode_frame("heartbeat", server.Heartbeat()) == '{"event":"heartbeat","data":{"s":{}}}'
+    assert client.encode_message(client.Heartbeat()) == '{"type":"heartbeat"}'

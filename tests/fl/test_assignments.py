@@ -25,12 +25,12 @@ def training():
 def ticks():
     told = []
 
-    def hear(tick, **_):
-        told.append(tick)
+    def hear(work, **_):
+        told.append(work)
 
-    signals.ticked.connect(hear)
+    signals.device_at_work.connect(hear)
     yield told
-    signals.ticked.disconnect(hear)
+    signals.device_at_work.disconnect(hear)
 
 
 def progress_of(one, share, state="training", **changes):
@@ -52,17 +52,17 @@ def phases(one):
 
 
 def test_the_first_progress_changes_the_state_and_is_kept_and_told(training, ticks):
-    _, (one, _) = training
+    run, (one, _) = training
 
     report(one, 0.1, at(1))
 
     row = one.assignment()
     assert (row.state, row.progress, row.loss, row.progress_at) == ("training", 0.1, 0.5, at(1))
     assert phases(one) == ["assigned", "training"]
-    (tick,) = ticks
-    assert (tick.key, tick.stream, tick.timestamp) == (f"progress:{row.pk}", "system", at(1))
-    data = msgspec.json.decode(tick.data)
-    assert (data["progress"], data["local_epoch"], data["device_name"]) == (0.1, 1, one.device.name)
+    (work,) = ticks
+    assert (work.run_id, work.round, work.timestamp) == (run.pk, 1, at(1))
+    assert (work.tick.assignment_id, work.tick.device_name) == (row.pk, one.device.name)
+    assert (work.tick.progress, work.tick.local_epoch, work.tick.phase) == (0.1, 1, "training")
 
 
 def test_further_progress_is_ticked_at_once_and_written_every_few_seconds(training, ticks, settings):

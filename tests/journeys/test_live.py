@@ -20,14 +20,16 @@ def test_an_update_is_seen_on_its_way_from_the_device_to_the_browser(shared):
             page.read_until(all_train)
         page.read_until(lambda frame, data: frame.event == "fl_status_update" and data["state"] == "completed")
 
-    # Each device's part is seen as it goes on, with a tick in between, before the model that comes of it.
+    # Each device's part is seen as it goes on, with ticks in between, before the model that comes of it.
     assert {name for _, name in assigned(shared, run)} == at_work
     for assignment, _ in assigned(shared, run):
         phases = [data["phase"] for _, data in durable(page, "training_progress", assignment_id=assignment)]
         assert [phase for phase in phases if phase != "uploading"] == ["assigned", "training", "accepted"]
-        ticks = [data for frame, data in page.frames if frame.key == f"progress:{assignment}"]
-        assert ticks
-        assert all(0 < tick["progress"] <= 1 for tick in ticks)
+    # The whole round may be shorter than the time between two ticks, so not every device need be in one.
+    ticks = [tick for frame, data in page.frames if frame.key for tick in data["devices"]]
+    assert ticks
+    assert {tick["assignment_id"] for tick in ticks} <= {assignment for assignment, _ in assigned(shared, run)}
+    assert all(0 < tick["progress"] <= 1 for tick in ticks)
     told = [label_of(frame, data) for frame, data in page.frames if frame.seq and data.get("run_id") == run]
     order = ["0 completed", "accepted", "1 started", "1 completed", "round_completed", "run completed"]
     assert [max(place for place, what in enumerate(told) if what == label) for label in order] == sorted(

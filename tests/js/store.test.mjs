@@ -79,6 +79,41 @@ test("a tick that comes after the update was accepted changes nothing", () => {
   assert.equal(store.progress.get(7).phase, "accepted");
 });
 
+const gathered = (devices, changes = {}) => ({
+  event: "training_progress",
+  data: { run_id: 1, round: 1, phase: "training", assignment_id: null, device_id: null, updates_received: null, devices, ...changes },
+  key: "progress:1:1:x",
+  number: 1,
+});
+const at = (assignment_id, number, share) => ({ assignment_id, number, device_id: 3, device_name: "clinic", phase: "training", progress: share, local_epoch: 1, local_epochs: 2, loss: 0.5 });
+
+test("a tick of a round holds the newest of each device, and an older one changes nothing", () => {
+  const store = storeOf();
+
+  store.apply(gathered([at(7, 10, 0.5), at(8, 10, 0.4)]));
+  store.apply(gathered([at(7, 9, 0.3), at(8, 11, 0.6)]));
+
+  assert.deepEqual([...store.progress.values()].map((part) => [part.assignment_id, part.progress, part.round]), [[7, 0.5, 1], [8, 0.6, 1]]);
+});
+
+test("what a durable event says of a device is not taken back by a tick from before it", () => {
+  const store = storeOf();
+  store.apply(gathered([at(7, 10, 0.5)]));
+  store.apply(durable("training_progress", progress({ phase: "uploading", progress: 1 }), 1, "system"));
+
+  store.apply(gathered([at(7, 10, 0.5)]));
+
+  assert.equal(store.progress.get(7).phase, "uploading");
+});
+
+test("a tick of another run is not of this page", () => {
+  const store = storeOf();
+
+  store.apply(gathered([at(7, 10, 0.5)], { run_id: 2 }));
+
+  assert.equal(store.progress.size, 0);
+});
+
 test("a tick for a round that is over is ignored", () => {
   const store = storeOf({ runs: [status({ round: 2 })] });
 

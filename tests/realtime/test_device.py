@@ -288,10 +288,43 @@ async def test_progress_reaches_dashboards_as_ticks_and_the_assignment_as_a_stat
         "progress", assignment_id=assignment_id, state="training", progress=0.5, local_epoch=1, local_epochs=2, loss=0.7
     )
 
-    frame = await watching.until("training_progress", progress=0.5)
-    assert frame["data"]["assignment_id"] == assignment_id
+    frame = await watching.until("training_progress", assignment_id=None)
+    (tick,) = frame["data"]["devices"]
+    assert (tick["assignment_id"], tick["progress"], tick["local_epochs"]) == (assignment_id, 0.5, 2)
+    assert tick["number"] > 0
     row = await asyncio.to_thread(lambda: Assignment.objects.get(pk=assignment_id))
     assert (row.state, row.progress) == (AssignmentState.TRAINING, 0.5)
+
+
+async def test_what_the_devices_of_a_round_tell_goes_out_together(loop, settings):
+    settings.QFLARE_PUBLIC_DASHBOARD = True
+    settings.QFLARE_TICK_SECONDS = 0.3
+    sockets = [await connected_device(await enrolled()) for _ in range(3)]
+
+    def a_round_of_three():
+        step(started_run(now=timezone.now(), cohort_size=3, quorum=3), timezone.now())
+
+    await asyncio.to_thread(a_round_of_three)
+    numbers = [(await socket.until("assignment"))["data"]["assignment_id"] for socket in sockets]
+    watching = await Socket("/ws/dashboard").connect()
+    await watching.opened()
+
+    for socket, number in zip(sockets, numbers, strict=True):
+        for share in (0.1, 0.2):
+            await socket.say(
+                "progress", assignment_id=number, state="training", progress=share, local_epoch=1, local_epochs=1
+            )
+
+    frames = []
+    while True:
+        frame = await watching.frame()
+        if "key" in frame:
+            frames.append(frame)
+            told = {tick["assignment_id"]: tick["progress"] for tick in frame["data"]["devices"]}
+            if told == dict.fromkeys(numbers, 0.2):
+                break
+    assert len({frame["key"] for frame in frames}) == 1
+    assert len(frames) <= 3
 
 
 @pytest.mark.parametrize(("state", "progress"), [("accepted", 0.5), ("training", 1.5), ("training", -0.1)])

@@ -60,6 +60,21 @@ def test_a_key_speaks_at_most_four_times_a_second_and_its_newest_always_goes_out
     assert sent[-1][1] == "99"
 
 
+def test_the_first_after_a_silence_may_wait_for_others(loop, sent):
+    pacer = Pacer(lambda tick, number: sent.append(tick.data), clock=loop.time, gather_seconds=0.02)
+    for n in range(3):
+        pacer.offer(tick("a", str(n)), loop)
+    assert sent == []
+
+    loop.go_on(0.02)
+    pacer.offer(tick("a", "3"), loop)
+    loop.go_on(0.02)
+    assert sent == ["2"]
+
+    loop.go_on(TICK_SECONDS)
+    assert sent == ["2", "3"]
+
+
 def test_keys_do_not_hold_each_other_back(loop, sent, pacer):
     pacer.offer(tick("a", "1"), loop)
     pacer.offer(tick("b", "2"), loop)

@@ -226,7 +226,9 @@ def _of_run(event: str, data: dict[str, Any], run_id: int) -> Iterator[tuple[str
             for item in data[key]:
                 yield from _of_run(name, item, run_id)
     elif data.get("run_id") == run_id:
-        yield event, data
+        # A tick holds the newest of each device at work.
+        for part in data.get("devices") or [{}]:
+            yield event, {**data, **part}
 
 
 def _sign_in_codes(count: int) -> list[str]:
