@@ -46,7 +46,8 @@ class Generator:
     def __init__(self, tokens: int) -> None:
         self._tokens = tokens
         self._epoll = select.epoll()
-        self._epoll.register(sys.stdin.fileno(), select.EPOLLIN)
+        self._input = sys.stdin.fileno()
+        self._epoll.register(self._input, select.EPOLLIN)
         self._peers: dict[int, Peer] = {}
         self._size = 0
         """How many subscribers there are, those that the server has closed since included."""
@@ -64,7 +65,7 @@ class Generator:
         while True:
             if not self._turn(1.0):
                 continue
-            more = os.read(sys.stdin.fileno(), 65536)
+            more = os.read(self._input, 65536)
             if not more:
                 return
             commands += more
@@ -165,10 +166,10 @@ class Generator:
         """Take what has come; say whether a command is there."""
         is_commanded = False
         for descriptor, _ in self._epoll.poll(timeout):
-            peer = self._peers.get(descriptor)
-            if peer is None:
+            if descriptor == self._input:
                 is_commanded = True
                 continue
+            peer = self._peers[descriptor]
             try:
                 data = peer.recv(READ_BYTES)
             except BlockingIOError:
@@ -196,7 +197,8 @@ class Generator:
             stop = start + size
             if stop > end:
                 break
-            at = data.find(MARK, start, stop)
+            # Pings hold random bytes, in which a mark would be no mark.
+            at = data.find(MARK, start, stop) if first == TEXT else -1
             if at >= 0:
                 self._count(peer, data, start, at, stop, now)
             else:

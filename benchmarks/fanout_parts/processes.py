@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ class Program:
     def tell(self, do: str, **arguments: object) -> None:
         """Command something; `answer` waits for the answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise SystemExit(self._end()) from None
 
     def answer(self) -> dict[str, Any]:
         """Return the next line that is an answer; what else a program prints is passed over."""
@@ -65,7 +69,10 @@ class Program:
                 if "error" in answer:
                     raise SystemExit(f"{self.name}: {answer['error']}\n{self.last_words()}")
                 return answer
-        raise SystemExit(f"{self.name} has ended ({self._process.wait()})\n{self.last_words()}")
+        raise SystemExit(self._end())
+
+    def _end(self) -> str:
+        return f"{self.name} has ended ({self._process.wait()})\n{self.last_words()}"
 
     def wait_for_port(self, port: int) -> None:
         """Return when it listens."""
@@ -97,7 +104,8 @@ class Program:
         """End it and wait."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # it has ended, and what it was told last is still here
+                    pipe.close()
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(timeout=STOP_SECONDS)
