@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from edge.protocol.close_codes import CloseCode
-from edge.protocol.server import Bye, Payload, encode_frame
+from edge.protocol.server import Bye, Error, Payload, encode_frame
 from fl.visibility import Principal
 from realtime.close_codes import meaning_of, require_sendable
 from realtime.frames import Frame
@@ -172,7 +172,7 @@ class Connection:
             if not self._takes_up(event):
                 return
             cursor = self._begin(event, heard=event.seq - 1)
-        elif cursor.labels != event.labels and not self._still_sees(cursor, event):
+        elif cursor.labels != event.labels and not self.relabel(event.stream, event.labels):
             return
         if cursor.epoch != event.epoch:
             self.close(CloseCode.POSITION_LOST, f"the history of {event.stream} is another one now")
@@ -219,12 +219,12 @@ class Connection:
     def _sees(self, stream: str, labels: Labels) -> bool:
         return self.principal.sees(stream, task=labels.task, public=labels.public)
 
-    def _still_sees(self, cursor: Cursor, event: Logged) -> bool:
-        cursor.labels = event.labels
-        if self._sees(event.stream, event.labels):
-            return True
-        self.drop([event.stream])
-        return False
+    def _lose(self, streams: list[str]) -> None:
+        self.drop(streams)
+        names = ", ".join(streams[:10]) + (f" and {len(streams) - 10} more" if len(streams) > 10 else "")
+        self.say(
+            Error(code="unauthorized", message=f"no longer to be seen with the rights of this connection: {names}")
+        )
 
     def _begin(self, first: Logged, *, heard: int) -> Cursor:
         cursor = Cursor(first.epoch, first.seq - 1, first.labels, heard=heard)
@@ -299,11 +299,23 @@ class Connection:
             self._heard.pop(stream, None)
         self._keep(lambda waiting: waiting.stream not in gone)
 
+    def relabel(self, stream: str, labels: Labels) -> bool:
+        """Take note that who may see a stream has changed; say whether this connection still may, else it is told."""
+        cursor = self.cursors.get(stream)
+        if cursor is None or cursor.labels == labels:
+            return cursor is not None
+        cursor.labels = labels
+        if self._sees(stream, labels):
+            return True
+        self._lose([stream])
+        return False
+
     def become(self, principal: Principal) -> list[str]:
-        """Look with other rights from now on; return the streams that can be seen no more."""
+        """Look with other rights from now on; tell the client which streams it sees no more, and return them."""
         self.principal = principal
         lost = [name for name, cursor in self.cursors.items() if not self._sees(name, cursor.labels)]
-        self.drop(lost)
+        if lost:
+            self._lose(lost)
         if lost and self._replays:
             # What is being replayed was read with the old rights.
             self.close(CloseCode.POSITION_LOST, "the rights of this connection have changed")

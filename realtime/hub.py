@@ -189,9 +189,9 @@ class Hub:
             stream = self._streams[event.stream] = _Stream(event.epoch, 0, event.labels)
         if event.epoch != stream.epoch:
             self._take_other_history(event.stream, stream, event.epoch, event.seq - 1)
-        stream.labels = event.labels
         if event.seq <= stream.last:
             return
+        self._relabel(event.stream, stream, event.labels)
         if event.seq > stream.last + 1 or stream.repairing:
             self._want(event.stream, stream, event.seq)
             return
@@ -250,11 +250,18 @@ class Hub:
         if stream is None:
             # All streams were known when the first connection came, so this one began later: all of it is news.
             stream = self._streams[head.name] = _Stream(head.epoch, 0, labels)
-        stream.labels = labels
+        self._relabel(head.name, stream, labels)
         if head.epoch != stream.epoch:
             self._take_other_history(head.name, stream, head.epoch, head.head)
         elif head.head > stream.last:
             self._want(head.name, stream, head.head)
+
+    def _relabel(self, name: str, stream: _Stream, labels: Labels) -> None:
+        if stream.labels != labels:
+            stream.labels = labels
+            # All of them: those who may see it no more are in no group that its events go to.
+            for connection in self.connections():
+                connection.relabel(name, labels)
 
     def _take_other_history(self, name: str, stream: _Stream, epoch: str, last: int) -> None:
         logger.warning("the history of %s is another one: %s, not %s", name, epoch, stream.epoch)

@@ -250,6 +250,8 @@ async def test_with_lesser_rights_a_stream_is_left_and_what_waits_of_it_is_not_s
     await eventually(lambda: peer.frames and peer.frames[-1].event == "last")
     assert lost == ["system"]
     assert peer.seqs == []
+    assert [frame.event for frame in peer.frames] == ["on its way", "error", "last"]
+    assert b"system" in bytes(peer.frames[1].data)
 
 
 async def test_a_stream_whose_labels_change_is_left_by_those_who_may_see_it_no_more(connect, peer):
@@ -264,6 +266,8 @@ async def test_a_stream_whose_labels_change_is_left_by_those_who_may_see_it_no_m
     connection.deliver(Logged(second.stream, second.epoch, 2, second.frame.text, Labels(task="digits")))
 
     assert "run:1" not in connection.cursors
+    await eventually(lambda: peer.frames[-1].event == "error")
+    assert b"run:1" in bytes(peer.frames[-1].data)
 
 
 async def test_events_that_are_no_longer_kept_end_the_connection_instead_of_leaving_a_hole(connect, peer):

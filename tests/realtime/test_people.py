@@ -472,6 +472,32 @@ async def test_a_lost_role_ends_the_socket_at_once(loop):
     assert (await socket.closed())[0] == 4503
 
 
+@pytest.mark.parametrize("is_told_by_an_event", [True, False])
+async def test_a_run_that_is_public_no_more_is_taken_away_and_named(loop, settings, is_told_by_an_event):
+    settings.QFLARE_POLL_SECONDS = 3600
+    await make_stream("run:1", task="linear", public=True)
+    await make_stream("run:2", task="linear", public=True)
+    await record("run:1")
+    anybody, watching = await connected("/ws", "", "eve"), await connected("/ws/dashboard")
+    for socket in (anybody, watching):
+        await socket.say("sub", streams=["run:1", "run:2"])
+        await socket.until("recent_events", stream="run:2")
+
+    await asyncio.to_thread(lambda: Stream.objects.filter(pk="run:1").update(public=False))
+    if is_told_by_an_event:
+        await record("run:1", note("private"))
+    else:
+        await this_process().hub.poll()
+
+    error = await anybody.until("error")
+    assert error["data"]["code"] == "unauthorized"
+    assert "run:1" in error["data"]["message"]
+    await record("run:1", note("private too"))
+    await record("run:2", note("public"))
+    assert (await anybody.frame())["data"]["title"] == "public"
+    assert (await watching.until("error_notification", title="private too"))["stream"] == "run:1"
+
+
 async def test_a_person_who_is_switched_off_is_ended_at_once(loop):
     user = await asyncio.to_thread(person, "ada", "viewer")
     socket = await Socket("/ws/dashboard", cookie=await asyncio.to_thread(cookie_of, user)).connect()
