@@ -53,13 +53,13 @@ class Watch:
 class Outlet:
     """One socket's way out: the producer of its transport, which pauses it above a limit and resumes it when empty."""
 
-    def __init__(self, protocol: Any, watch: Watch, lost: Callable[[Any], None]) -> None:
+    def __init__(self, protocol: Any, watch: Watch, lost: Callable[[], None]) -> None:
         """Make an outlet.
 
         Args:
             protocol: Daphne's protocol of the socket.
             watch: looks at it while something waits.
-            lost: is called with the protocol when its peer is ended, before it is.
+            lost: is called when its peer is to be ended, before it is.
         """
         self._protocol = protocol
         self._watch = watch
@@ -102,11 +102,16 @@ class Outlet:
             sent = 0
         except OSError:
             return False  # the peer is gone, which the transport finds out itself
-        protocol.trafficStats.outgoingOctetsWireLevel += len(frame)
+        protocol.sent += len(frame)
         if sent < len(frame):
             protocol.transport.write(frame[sent:])
             self._watch.over(self)
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """Not too much waits."""
+        return self._is_empty.is_set()
 
     async def drained(self) -> None:
         """Return at once, or when all is gone that waits, if it is too much; look at the peer meanwhile."""
@@ -127,7 +132,7 @@ class Outlet:
     def end(self, why: str) -> None:
         """End the peer at once: no close frame can get through to it."""
         logger.info("%s %s and is ended", self._protocol, why)
-        self._lost(self._protocol)
+        self._lost()
         self._protocol.dropConnection(abort=True)
 
     # ── what a transport tells its producer ───────────────────────────────────────────────────────────────────────────

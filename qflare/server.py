@@ -12,8 +12,9 @@ from twisted.internet import defer
 
 from edge.protocol.close_codes import CloseCode
 from qflare.http_requests import Factory, begin_application
-from qflare.outlets import Outlet, Watch
+from qflare.outlets import Watch
 from qflare.serving import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotListen
+from qflare.sockets import Socket, begin_socket
 from realtime.process import running_process
 from realtime.publishing import use_loop
 
@@ -40,7 +41,6 @@ class Server(DaphneServer):
         self._started = started
         self._ending = ending
         self._ports: list[Any] = []
-        self._outlets: dict[Any, Outlet] = {}
         self._watch = Watch()
         self._failure = ""
 
@@ -55,6 +55,7 @@ class Server(DaphneServer):
             raise CannotListen(self._failure)
 
     def _set_up(self) -> None:
+        self.ws_factory.protocol = Socket
         # Options that are not named here go back to Autobahn's own, so those that Daphne sets are repeated.
         self.ws_factory.setProtocolOptions(
             autoPingTimeout=self.ping_timeout,
@@ -92,25 +93,14 @@ class Server(DaphneServer):
     # ── sockets ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        """Tell the application of a socket what this server does for it."""
+        """Begin the application for a request or a socket."""
         if scope["type"] == "http":
             return begin_application(self, protocol, scope)
-        if scope["type"] == "websocket":
-            outlet = self._outlets[protocol] = Outlet(protocol, self._watch, _record_slow)
-            extensions = scope.setdefault("extensions", {})
-            extensions["qflare.backpressure"] = {}
-            extensions["qflare.frames"] = {"write": outlet.write}
-        return DaphneServer.create_application(self, protocol, scope)
-
-    def protocol_disconnected(self, protocol: Any) -> None:
-        """Forget the socket's outlet."""
-        self._outlets.pop(protocol, None)
-        DaphneServer.protocol_disconnected(self, protocol)
+        return begin_socket(self, protocol, scope, self._watch)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Send for the application, and let it wait while the peer does not keep up."""
         kind = message.get("type", "")
-        outlet = self._outlets.get(protocol)
         if not kind.startswith("websocket."):
             await DaphneServer.handle_reply(self, protocol, message)
             await protocol.drained()
@@ -118,14 +108,12 @@ class Server(DaphneServer):
         if kind != "websocket.accept" and protocol.state not in (protocol.STATE_CONNECTING, protocol.STATE_OPEN):
             return  # it is closing: autobahn would raise, and the consumer would die instead of leaving
         await DaphneServer.handle_reply(self, protocol, message)
-        if outlet is None:
-            return
         if kind == "websocket.accept" and protocol.state == protocol.STATE_OPEN:
-            outlet.open()
+            protocol.outlet.open()
         elif kind == "websocket.close" and message.get("code") == CloseCode.TOO_SLOW:
-            outlet.end("was too slow")
+            protocol.outlet.end("was too slow")
         elif kind == "websocket.send":
-            await outlet.drained()
+            await protocol.outlet.drained()
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -154,8 +142,3 @@ class Server(DaphneServer):
                 await asyncio.wait(late, timeout=CLOSE_SECONDS / 4)
         if process is not None:
             await process.stop()
-
-
-def _record_slow(protocol: Any) -> None:
-    """Tell the application why, before it hears that the connection is gone."""
-    protocol.application_queue.put_nowait({"type": "websocket.disconnect", "code": int(CloseCode.TOO_SLOW)})
