@@ -213,6 +213,8 @@ QFLARE_TRANSFER_SECONDS = env_number("QFLARE_TRANSFER_SECONDS", 60, 0.1, 3600)
 """How long a peer may send nothing of a request's body, or take nothing of an answer; then it is ended."""
 QFLARE_RECHECK_SECONDS = env_number("QFLARE_RECHECK_SECONDS", 60, 0.1, 3600)
 """How often sessions, roles and devices of all who are connected are looked at again."""
+QFLARE_TRUST_SECONDS = env_number("QFLARE_TRUST_SECONDS", 300, 0, 86_400)
+"""How long people stay connected while the database cannot be asked whether they still may."""
 QFLARE_DEVICE_TOKEN_SECONDS = int(env_number("QFLARE_DEVICE_TOKEN_SECONDS", 900, 1, 86_400))
 QFLARE_HANDSHAKE_SECONDS = env_number("QFLARE_HANDSHAKE_SECONDS", 10, 0.2, 300)
 QFLARE_RESUME_EVENTS = int(env_number("QFLARE_RESUME_EVENTS", 20_000, 1, 10_000_000))

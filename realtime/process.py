@@ -56,6 +56,7 @@ class Process:
         self._rates = statistics.Rates(asyncio.get_running_loop().time())
         self._clockwork: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._rechecked_at = asyncio.get_running_loop().time()
         self._looked_at = 0
         """How many events had been heard of when the streams' heads were last written down."""
 
@@ -109,15 +110,29 @@ class Process:
     # ── people and devices, looked at again ───────────────────────────────────────────────────────────────────────────
 
     async def recheck(self) -> None:
-        """Look at everybody who is connected: sessions, roles and devices, in a handful of queries."""
-        await self._recheck_people(self.hub.connections(Kind.DASHBOARD, Kind.ADMIN))
+        """Look at everybody who is connected: sessions, roles and devices, in a handful of queries.
+
+        Where the database cannot be asked, people stay on trust for QFLARE_TRUST_SECONDS, and then have to come again.
+        """
+        now = asyncio.get_running_loop().time()
+        signed_in = self.hub.connections(Kind.DASHBOARD, Kind.ADMIN)
+        try:
+            await self._recheck_people(signed_in)
+        except Exception:
+            if now - self._rechecked_at >= settings.QFLARE_TRUST_SECONDS:
+                for connection in self._signed_in(signed_in):
+                    connection.close(
+                        CloseCode.EXPIRED, "for too long nobody could say whether the session is still open"
+                    )
+            raise
+        self._rechecked_at = now
         await self._recheck_devices()
 
     async def _recheck_group(self, group: str) -> None:
         await self._recheck_people(self.hub.members(group))
 
     async def _recheck_people(self, connections: list[Connection]) -> None:
-        signed_in = [one for one in connections if one.id in self.people and self.people[one.id].session_key]
+        signed_in = self._signed_in(connections)
         if not signed_in:
             return
         people = [self.people[one.id] for one in signed_in]
@@ -126,6 +141,9 @@ class Process:
         standing = await query(authentication.standing_of, user_ids, keys, timezone.now())
         for connection in signed_in:
             self._judge(connection, standing)
+
+    def _signed_in(self, connections: list[Connection]) -> list[Connection]:
+        return [one for one in connections if one.id in self.people and self.people[one.id].session_key]
 
     def _judge(self, connection: Connection, standing: Standing) -> None:
         person = self.people.get(connection.id)

@@ -531,6 +531,31 @@ async def test_a_session_that_is_gone_is_found_by_the_clock(loop, settings):
     assert (await socket.closed())[0] == 4002
 
 
+async def test_while_the_database_is_away_people_stay_on_trust_for_a_while_and_no_longer(loop, settings, monkeypatch):
+    from django.db import OperationalError
+
+    from realtime import authentication
+
+    def away(*_):
+        raise OperationalError("the database is away")
+
+    signed_in, anybody = await connected("/ws/dashboard"), await connected("/ws", "", "eve")
+    monkeypatch.setattr(authentication, "standing_of", away)
+    with pytest.raises(OperationalError):
+        await this_process().recheck()
+    await record("system", note("on trust"))
+    await signed_in.until("error_notification")
+
+    settings.QFLARE_TRUST_SECONDS = 0
+    with pytest.raises(OperationalError):
+        await this_process().recheck()
+
+    assert (await signed_in.closed())[0] == 4002
+    await make_stream("run:1", task="linear", public=True)
+    await record("run:1", note("still here"))
+    await anybody.until("error_notification")
+
+
 async def test_everybody_is_looked_at_in_a_handful_of_queries(loop, django_assert_max_num_queries):
     from realtime.authentication import standing_of
 
