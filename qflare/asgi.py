@@ -13,6 +13,7 @@ django.setup(set_prefix=False)
 # and hold that up for seconds.
 import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
+from qflare.bodies import bounded  # noqa: E402 - see above
 from qflare.handler import Handler  # noqa: E402 - see above
 from qflare.uploads import assignment_in, take_update  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
@@ -27,7 +28,7 @@ async def serve_http(scope: Any, receive: Any, send: Any) -> None:
     use_loop(asyncio.get_running_loop())
     assignment_id = assignment_in(scope["path"])
     if assignment_id is None:
-        await http(scope, receive, send)
+        await bounded(http, scope, receive, send)
     else:
         await take_update(assignment_id, scope, receive, send, http.call)
 

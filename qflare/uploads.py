@@ -1,23 +1,23 @@
 """Takes the bodies of updates from the server, before Django's handler would read them whole.
 
-Small ones, as most are, are gathered and handed to a thread at once. Of large ones the headers are looked at before a
-byte is read, and the next bytes are asked for when the last ones were written: the server holds the sender back.
+Who sends is looked at before a byte is read. Small bodies, as most are, are gathered then, and handed to a thread at
+once. Of large ones the next bytes are asked for while the last are written: the server holds the sender back.
 """
 
+import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
 
-import msgspec
+from django.utils import timezone
 
 from edge.protocol.http import Problem, ProblemBody, UpdateReceipt
-from fl.api.authentication import CHALLENGE
+from fl.api.authentication import sender_of
 from fl.api.errors import SERVER_ERROR, problem_of, status_of
 from fl.api.uploads import Upload
 from fl.exceptions import FlError
 from fl.payloads import UPDATE_PATH
+from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,9 @@ CHUNK_BYTES = 1024 * 1024
 """What is gathered before a thread is asked to write it, and the longest body that is taken in one go."""
 
 _PATH = re.compile(re.escape(UPDATE_PATH).replace(re.escape("{assignment_id}"), r"([0-9]{1,18})"))
-
-Call = Callable[..., Awaitable[Any]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class _Gone(Exception):
-    """The sender has left before its body was whole: it will send it again."""
+_WRONG_METHOD = ProblemBody(
+    error=Problem(code="method_not_allowed", message="an update is sent by PUT", action="see /api/docs/")
+)
 
 
 def assignment_in(path: str) -> int | None:
@@ -41,80 +36,54 @@ def assignment_in(path: str) -> int | None:
     return int(found[1]) if found else None
 
 
-async def take_update(assignment_id: int, scope: Mapping[str, Any], receive: Receive, send: Send, call: Call) -> None:
-    """Answer a request to the address of an update.
-
-    Args:
-        call: calls a function in a thread that may use the database.
-    """
+async def take_update(assignment_id: int, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+    """Answer a request to the address of an update."""
+    incoming = Incoming(scope, receive)
     if scope["method"] != "PUT":
-        problem = Problem(code="method_not_allowed", message="an update is sent by PUT", action="see /api/docs/")
-        await _answer(send, HTTPStatus.METHOD_NOT_ALLOWED, ProblemBody(error=problem), (b"allow", b"PUT"))
+        await answer(incoming, send, HTTPStatus.METHOD_NOT_ALLOWED, _WRONG_METHOD, (b"allow", b"PUT"))
         return
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     try:
-        receipt = await _receive(assignment_id, headers, receive, call)
-    except _Gone:
+        receipt = await _receive(assignment_id, incoming, call)
+    except Gone:
         return
     except FlError as error:
-        status = status_of(error)
-        challenge = [(b"www-authenticate", CHALLENGE.encode())] if status == HTTPStatus.UNAUTHORIZED else []
-        await _answer(send, status, problem_of(error), *challenge)
+        await answer(incoming, send, status_of(error), problem_of(error))
     except Exception:
         logger.exception("an update for assignment %s could not be taken", assignment_id)
-        await _answer(send, HTTPStatus.INTERNAL_SERVER_ERROR, SERVER_ERROR)
+        await answer(incoming, send, HTTPStatus.INTERNAL_SERVER_ERROR, SERVER_ERROR)
     else:
-        await _answer(send, HTTPStatus.OK, receipt)
+        await answer(incoming, send, HTTPStatus.OK, receipt)
 
 
-async def _receive(assignment_id: int, headers: Mapping[str, str], receive: Receive, call: Call) -> UpdateReceipt:
-    length = headers.get("content-length", "")
+async def _receive(assignment_id: int, incoming: Incoming, call: Call) -> UpdateReceipt:
+    device_id = sender_of(incoming.headers, timezone.now())
+    length = incoming.length
     receipt: UpdateReceipt
-    if length.isdecimal() and int(length) <= CHUNK_BYTES:
-        chunks = [chunk async for chunk in _chunks(receive)]
-        receipt = await call(_take_at_once, assignment_id, headers, chunks)
+    if length is not None and length <= CHUNK_BYTES:
+        parts = [part async for parts in incoming.pieces(CHUNK_BYTES) for part in parts]
+        receipt = await call(_take_at_once, assignment_id, device_id, incoming, parts)
         return receipt
-    upload: Upload = await call(Upload, assignment_id, headers)
+    upload: Upload = await call(Upload, assignment_id, device_id, incoming.headers)
+    writing: asyncio.Future[None] | None = None
     try:
-        async for chunk in _chunks(receive):
-            await call(upload.write, chunk)
+        async for parts in incoming.pieces(CHUNK_BYTES):
+            if writing is not None:
+                await writing
+            writing = asyncio.ensure_future(call(upload.write, parts))
+        if writing is not None:
+            await writing
         receipt = await call(upload.finish)
     finally:
+        if writing is not None:
+            await asyncio.wait([writing])
         await call(upload.discard)
     return receipt
 
 
-def _take_at_once(assignment_id: int, headers: Mapping[str, str], chunks: list[bytes]) -> UpdateReceipt:
-    upload = Upload(assignment_id, headers)
+def _take_at_once(assignment_id: int, device_id: int, incoming: Incoming, parts: list[bytes]) -> UpdateReceipt:
+    upload = Upload(assignment_id, device_id, incoming.headers)
     try:
-        for chunk in chunks:
-            upload.write(chunk)
+        upload.write(parts)
         return upload.finish()
     finally:
         upload.discard()
-
-
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    """Return a body in pieces of about CHUNK_BYTES."""
-    waiting = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        waiting += message.get("body", b"")
-        more = message.get("more_body", False)
-        if waiting and (len(waiting) >= CHUNK_BYTES or not more):
-            yield bytes(waiting)
-            waiting.clear()
-
-
-async def _answer(send: Send, status: int, body: msgspec.Struct, *headers: tuple[bytes, bytes]) -> None:
-    data = msgspec.json.encode(body)
-    fixed = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(data)).encode()),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": data})

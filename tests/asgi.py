@@ -9,6 +9,9 @@ from pathlib import Path
 from django.conf import settings
 
 
+GONE = {"type": "http.disconnect"}
+
+
 @cache
 def application():
     """The whole application, made at the first request."""
@@ -32,7 +35,11 @@ class Answer:
 
 
 class Asking:
-    """One request: `receive` gives the messages of its body one after another, and notes how many were asked for."""
+    """One request: `receive` gives the messages of its body one after another.
+
+    Attributes:
+        received: how many were asked for before there was an answer.
+    """
 
     def __init__(self, method, path, headers, messages):
         self._scope = {
@@ -49,17 +56,23 @@ class Asking:
             "server": ("testserver", 80),
         }
         self._messages = iter(messages)
+        self._answered = asyncio.Event()
         self.received = 0
         self.sent = []
 
     async def receive(self):
-        self.received += 1
+        self.received += not self.sent
         message = next(self._messages, None)
-        # Then the sender waits for its answer.
-        return await asyncio.Future() if message is None else message
+        if message is None:
+            # Then the sender waits for its answer, and leaves with it.
+            await self._answered.wait()
+            return GONE
+        return message
 
     async def send(self, message):
         self.sent.append(message)
+        if message["type"] == "http.response.body":
+            self._answered.set()
 
     async def answer(self):
         """Return the answer; None when none was sent."""
@@ -77,11 +90,13 @@ def body(*chunks):
     return [{"type": "http.request", "body": chunk, "more_body": i < last} for i, chunk in enumerate(chunks)]
 
 
-GONE = {"type": "http.disconnect"}
-
-
 def put(path, data, headers):
     """PUT bytes in one piece; a Content-Length is sent unless `headers` have one."""
     headers = {"Content-Length": len(data), "Host": "testserver", **headers}
     headers = {name: value for name, value in headers.items() if value is not None}
     return asyncio.run(Asking("PUT", path, headers, body(data)).answer())
+
+
+def get(path, headers, method="GET"):
+    """Fetch what is there."""
+    return asyncio.run(Asking(method, path, {"Host": "localhost", **headers}, body(b"")).answer())

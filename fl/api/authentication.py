@@ -1,5 +1,6 @@
 """A device's door to the API: its bearer token. People come by their session."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from django.contrib.auth.models import AnonymousUser, User
@@ -7,7 +8,7 @@ from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from fl.devices import device_of_token
+from fl.devices import device_in_token, device_of_token
 from fl.exceptions import Unauthenticated
 from fl.models import Device
 from fl.visibility import Principal, principal_of_device, principal_of_user
@@ -43,12 +44,32 @@ def device_of_header(value: str, now: datetime) -> Device | None:
     Raises:
         Unauthenticated: the token is none of ours, too old, or its device may not come in.
     """
+    token = _token_in(value)
+    return None if token is None else device_of_token(token=token, now=now)
+
+
+def sender_of(headers: Mapping[str, str], now: datetime) -> int:
+    """Return the number of the device whose token is in a request's headers; nothing is read to know it.
+
+    Args:
+        headers: by their names in lower case.
+
+    Raises:
+        Unauthenticated: there is no token, or it is none of ours, or too old.
+    """
+    token = _token_in(headers.get("authorization", ""))
+    if token is None:
+        raise _nobody()
+    return device_in_token(token=token, now=now)
+
+
+def _token_in(value: str) -> str | None:
     scheme, _, token = value.partition(" ")
     if scheme.lower() != SCHEME.lower():
         return None
     if not token.strip():
         raise Unauthenticated("the Authorization header holds no token", action="send: Authorization: Bearer <token>")
-    return device_of_token(token=token.strip(), now=now)
+    return token.strip()
 
 
 def device_of(request: Request) -> Device | None:
@@ -62,18 +83,14 @@ def the_device(request: Request) -> Device:
     Raises:
         Unauthenticated: none does.
     """
-    return require_device(device_of(request))
-
-
-def require_device(device: Device | None) -> Device:
-    """Return a device.
-
-    Raises:
-        Unauthenticated: there is none.
-    """
+    device = device_of(request)
     if device is None:
-        raise Unauthenticated("this needs a device's token", action="connect the socket: its welcome brings one")
+        raise _nobody()
     return device
+
+
+def _nobody() -> Unauthenticated:
+    return Unauthenticated("this needs a device's token", action="connect the socket: its welcome brings one")
 
 
 def person_of(request: Request) -> User | None:

@@ -5,14 +5,14 @@ Django's handler has read a whole body before any view sees it, so what takes bo
 """
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from django.utils import timezone
 
 from edge.protocol.http import MANIFEST_HEADER, SIGNATURE_HEADER, UpdateReceipt
 from fl import updates
-from fl.api.authentication import device_of_header, require_device
+from fl.devices import active_device
 from fl.exceptions import EncodedBody, LengthRequired, TooLarge, UpdateRefused
 from fl.files import ReceivedFile
 
@@ -21,17 +21,17 @@ class Upload:
     """One update on its way in; `discard` it in the end, whatever happened.
 
     Args:
+        device_id: who sends it, as `sender_of` says.
         headers: by their names in lower case.
 
     Raises:
-        Unauthenticated: no device asks.
+        Unauthenticated: the device is none of ours any more, or may not come in.
         NotFound: the device has no such assignment.
         UpdateRefused: a header is missing or wrong, or the body is going to be too large; the update is rejected.
     """
 
-    def __init__(self, assignment_id: int, headers: Mapping[str, str]) -> None:
-        device = require_device(device_of_header(headers.get("authorization", ""), timezone.now()))
-        self._assignment = updates.assignment_of(device, assignment_id)
+    def __init__(self, assignment_id: int, device_id: int, headers: Mapping[str, str]) -> None:
+        self._assignment = updates.assignment_of(active_device(device_id), assignment_id)
         self._limit = updates.size_limit(self._assignment)
         self._manifest = bytes_of(headers, MANIFEST_HEADER)
         self._signature = bytes_of(headers, SIGNATURE_HEADER)
@@ -39,15 +39,17 @@ class Upload:
         if (refusal := self._fault_in(headers)) is not None:
             self._reject(refusal)
 
-    def write(self, chunk: bytes) -> None:
-        """Take in the next bytes.
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Take in the next bytes, in the chunks in which they came.
 
         Raises:
             TooLarge: these are more than the model's; the update is rejected.
         """
-        if self._file.size + len(chunk) > self._limit:
-            self._reject(self._too_large(self._file.size + len(chunk)))
-        self._file.write(chunk)
+        size = self._file.size + sum(map(len, chunks))
+        if size > self._limit:
+            self._reject(self._too_large(size))
+        for chunk in chunks:
+            self._file.write(chunk)
 
     def finish(self) -> UpdateReceipt:
         """Accept what has arrived.
