@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 ML_DSA_65_PUBLIC_KEY_BYTES = 1952
 MAX_NUM_EXAMPLES = 2**31 - 1
+DUPLICATES_WITHIN = timedelta(minutes=1)
 """What the column of an offer can hold."""
 _ACCESS_SALT = "qflare/v1/access"
 
@@ -304,10 +305,23 @@ def _unknown_token() -> Unauthenticated:
 # ── presence ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello, now: datetime) -> Device:
+def connected(
+    *,
+    device_id: int,
+    connection_id: str,
+    instance: str,
+    hello: Hello,
+    now: datetime,
+    serving_since: datetime | None = None,
+) -> Device:
     """Give a device that has proved its key the lease of its new connection, and take note of what it offers.
 
-    An older connection of it is told to end (`signals.device_replaced`): the newest wins.
+    An older connection of it is told to end (`signals.device_replaced`): the newest wins. When that happens again and
+    again within a minute, two devices use one identity: people are told, and all its connections end for a while
+    (`signals.device_duplicated`).
+
+    Args:
+        serving_since: when the server process began; a connection that another one took before may have died with it.
 
     Raises:
         DeviceBarred: the device is not active.
@@ -325,7 +339,7 @@ def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello
                 raise DevicePending("the device is pending: it waits for approval", action="ask an operator")
             raise DeviceBarred(f"the device is {state}", action="ask an operator")
         device = Device.objects.get(pk=device_id)
-        news = _take_lease(device, connection_id, instance, now)
+        news = _take_lease(device, connection_id, instance, now, serving_since)
         news |= _take_offers(device, hello)
         if news:
             _announce(Device.objects.get(pk=device_id), now)
@@ -333,14 +347,18 @@ def connected(*, device_id: int, connection_id: str, instance: str, hello: Hello
     return device
 
 
-def _take_lease(device: Device, connection_id: str, instance: str, now: datetime) -> bool:
+def _take_lease(
+    device: Device, connection_id: str, instance: str, now: datetime, serving_since: datetime | None
+) -> bool:
     """Give the lease to a connection; say whether the device was offline before."""
     older = PresenceLease.objects.filter(device=device).first()
-    if older is not None and older.closed_at is None:
-        on_commit(
-            partial(signals.device_replaced.send_robust, None, device_id=device.pk, connection_id=older.connection_id),
-            robust=True,
-        )
+    may_be_dead = (
+        older is not None
+        and older.instance != instance
+        and serving_since is not None
+        and older.connected_at < serving_since
+    )
+    since, count = _count_replacement(device, older, now, counts=not may_be_dead)
     # Whether there was one is asked of the write itself: a sweep may have ended it, and said so, since we looked.
     _, was_offline = PresenceLease.objects.update_or_create(
         device=device,
@@ -350,9 +368,46 @@ def _take_lease(device: Device, connection_id: str, instance: str, now: datetime
             "connected_at": now,
             "lease_until": now + timedelta(seconds=settings.QFLARE_LEASE_SECONDS),
             "closed_at": None,
+            "replaced_since": since,
+            "replacements": count,
         },
     )
     return was_offline
+
+
+def _count_replacement(
+    device: Device, older: PresenceLease | None, now: datetime, *, counts: bool
+) -> tuple[datetime | None, int]:
+    """See to the end of the connection that is replaced, if it lives; return since when replacements are counted."""
+    if older is None:
+        return None, 0
+    if older.closed_at is not None:
+        return older.replaced_since, older.replacements
+    since, count = older.replaced_since, older.replacements + counts
+    if since is None or now - since > DUPLICATES_WITHIN:
+        since, count = now, int(counts)
+    if count <= settings.QFLARE_MAX_REPLACEMENTS:
+        ending = partial(signals.device_replaced.send_robust, None, connection_id=older.connection_id)
+    else:
+        since, count = None, 0
+        ending = partial(signals.device_duplicated.send_robust, None)
+        _tell_of_duplicates(device, now)
+    on_commit(partial(ending, device_id=device.pk), robust=True)
+    return since, count
+
+
+def _tell_of_duplicates(device: Device, now: datetime) -> None:
+    events.record(
+        events.SYSTEM,
+        server.ErrorNotification(
+            code="duplicate_identity",
+            title=f"{device.name} connects again and again while it is connected",
+            detail="Most likely two devices use one key: a copied folder, or one device started twice.",
+            action="Find and stop the second one. If the key was stolen, revoke the device.",
+            device_id=device.pk,
+        ),
+        now,
+    )
 
 
 def _check_offer(offer: TaskOffer) -> None:

@@ -61,5 +61,8 @@ device_barred = Signal()
 device_replaced = Signal()
 """After commit: a device connected again; `device_id` and `connection_id` (of the older connection, which must end)."""
 
+device_duplicated = Signal()
+"""After commit: one device's connections replace each other again and again, so all are to end; `device_id`."""
+
 person_changed = Signal()
 """After commit: a person's rights changed or ended; `user_id`."""

@@ -52,7 +52,7 @@ class Process:
         """Connections of devices that were heard from since their leases were last renewed."""
         self.acknowledged: dict[int, int] = {}
         """How far devices say that they know their own streams, by device, since this was last written."""
-        self._started_at = timezone.now()
+        self.started_at = timezone.now()
         self._rates = statistics.Rates(asyncio.get_running_loop().time())
         self._clockwork: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -205,7 +205,7 @@ class Process:
     async def _write_statistics(self) -> None:
         figures = statistics.figures_of(self.hub, self._rates, asyncio.get_running_loop().time())
         await query(
-            statistics.write, instance=self.instance, started_at=self._started_at, figures=figures, now=timezone.now()
+            statistics.write, instance=self.instance, started_at=self.started_at, figures=figures, now=timezone.now()
         )
 
     async def write_statistics(self) -> None:

@@ -34,6 +34,7 @@ def connect() -> None:
     signals.device_at_work.connect(_tell_work)
     signals.device_barred.connect(_end_barred)
     signals.device_replaced.connect(_end_replaced)
+    signals.device_duplicated.connect(_end_duplicates)
     signals.person_changed.connect(_recheck_person)
     user_logged_out.connect(_end_session)
     post_save.connect(_recheck_user, sender=User)
@@ -100,6 +101,12 @@ def _end_barred(device_id: int, reason: str, **_: Any) -> None:
 def _end_replaced(device_id: int, connection_id: str, **_: Any) -> None:
     group = device_group(device_id)
     publish([(group, messages.close_message(group, Ending(CloseCode.REPLACED, "", connection_id=connection_id)))])
+
+
+def _end_duplicates(device_id: int, **_: Any) -> None:
+    group = device_group(device_id)
+    ending = Ending(CloseCode.TOO_MANY, "more than one device connects with this identity")
+    publish([(group, messages.close_message(group, ending))])
 
 
 def _end_session(request: HttpRequest | None, user: User | None, **_: Any) -> None:

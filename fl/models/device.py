@@ -66,6 +66,10 @@ class PresenceLease(models.Model):
     lease_until = models.DateTimeField(db_index=True)
     closed_at = models.DateTimeField(null=True, blank=True)
     """The socket closed; the device is announced offline when the lease runs out, and is not selected before."""
+    replaced_since = models.DateTimeField(null=True, blank=True)
+    """When the replacements that are counted began."""
+    replacements = models.PositiveSmallIntegerField(default=0)
+    """How often a connection was replaced by a newer one while it lived, within a minute."""
 
     def __str__(self) -> str:
         return f"{self.device_id} until {self.lease_until:%H:%M:%S}"

@@ -136,6 +136,7 @@ class DeviceConsumer(Consumer):
             instance=self.process.instance,
             hello=hello,
             now=now,
+            serving_since=self.process.started_at,
         )
         self.process.devices[self.connection.id] = self._device.pk
         self.process.door.is_device(self.connection.id)

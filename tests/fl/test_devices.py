@@ -400,12 +400,17 @@ def test_the_token_of_a_device_that_is_gone_is_worth_nothing():
 # ── presence ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def connect(device, connection_id, now=NOW, **changes):
+def connect(device, connection_id, now=NOW, *, instance="server-1", serving_since=None, **changes):
     offer = TaskOffer(task="linear", digest=digest_of_task("linear"), num_examples=40)
     hello = Hello(protocol=PROTOCOL, device_id=device.pk, tasks=[offer], edge_version="0.1.0")
     hello = msgspec.structs.replace(hello, **changes)
     return devices.connected(
-        device_id=device.pk, connection_id=connection_id, instance="server-1", hello=hello, now=now
+        device_id=device.pk,
+        connection_id=connection_id,
+        instance=instance,
+        hello=hello,
+        now=now,
+        serving_since=serving_since,
     )
 
 
@@ -432,6 +437,60 @@ def test_the_newest_connection_wins_and_the_older_one_is_told_to_end(heard, djan
     assert PresenceLease.objects.get().connection_id == "new"
     assert heard == [("replaced", device.pk, "old")]
     assert statuses(device) == [("active", "offline"), ("active", "online")]
+
+
+def alarms():
+    rows = Event.objects.filter(stream="system", event="error_notification")
+    return [row.data for row in rows if "duplicate_identity" in row.data]
+
+
+def test_many_replacements_within_a_minute_are_two_devices(heard, django_capture_on_commit_callbacks):
+    device = participant().device
+
+    with django_capture_on_commit_callbacks(execute=True):
+        for second in range(5):
+            connect(device, f"c{second}", at(second))
+
+    assert len(alarms()) == 1
+    # The last is told of by another signal: all connections end.
+    assert heard == [("replaced", device.pk, f"c{second}") for second in range(3)]
+
+
+def test_replacements_that_are_far_apart_are_a_bad_network():
+    device = participant().device
+
+    for minute in range(20):
+        connect(device, f"c{minute}", at(25 * minute))
+
+    assert alarms() == []
+
+
+def test_connections_that_were_closed_are_not_replaced():
+    device = participant().device
+
+    for second in range(20):
+        connect(device, f"c{second}", at(second))
+        devices.disconnected(connection_id=f"c{second}", now=at(second))
+
+    assert alarms() == []
+
+
+def test_connections_that_died_with_their_server_are_not_replaced():
+    device = participant().device
+
+    for second in range(20):
+        connect(device, f"c{second}", at(second), instance=f"server-{second}", serving_since=at(second - 0.5))
+
+    assert alarms() == []
+
+
+def test_two_that_connect_to_two_servers_are_noticed_too():
+    device = participant().device
+
+    for second in range(5):
+        connect(device, f"c{second}", at(second), instance=f"server-{second % 2}", serving_since=at(-60))
+
+    assert len(alarms()) == 1
 
 
 def test_the_late_end_of_an_old_connection_changes_nothing(settings):

@@ -408,6 +408,28 @@ async def test_the_newest_connection_of_a_device_wins_and_the_late_end_of_the_ol
     assert lease.closed_at is None
 
 
+async def test_two_that_use_one_identity_are_told_of_and_both_ended_for_a_while(loop):
+    device = await enrolled()
+    sockets = [await connected_device(device)]
+    for _ in range(3):
+        sockets.append(await connected_device(device))
+    assert [(await socket.closed())[0] for socket in sockets[:3]] == [4504] * 3
+
+    last = await shake_hands(device)
+
+    assert (await sockets[3].closed())[0] == 4013
+    assert (await last.closed())[0] == 4013
+    alarms = await asyncio.to_thread(
+        lambda: list(Event.objects.filter(stream="system", event="error_notification").values_list("data", flat=True))
+    )
+    assert len(alarms) == 1
+    assert '"code":"duplicate_identity"' in alarms[0]
+    for socket in (sockets[3], last):
+        await socket.leave()
+    # Counting begins anew, so that it may come back.
+    await connected_device(device)
+
+
 @pytest.mark.parametrize("move", ["suspend", "revoke"])
 async def test_a_device_that_is_barred_is_ended_at_once(loop, move):
     device = await enrolled()
