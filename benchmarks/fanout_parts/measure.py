@@ -158,12 +158,15 @@ def idle(stand: Stand, seconds: float) -> dict[str, float]:
     before, cpu = stand.generator.ask("traffic"), stand.server.cpu_s()
     time.sleep(seconds)
     after, used = stand.generator.ask("traffic"), stand.server.cpu_s() - cpu
+    if after["closed"]:
+        raise SystemExit(
+            f"{after['closed']} idle sockets were closed by {stand.kind.title}: {stand.server.last_words()}"
+        )
     moved = sum(after[name] - before[name] for name in ("bytes_in", "bytes_out"))
     return {
         "seconds": seconds,
         "core": used / seconds,
         "bytes_an_hour": moved / stand.size / seconds * 3600,
-        "closed": after["closed"],
         "load": machine.load,
         "others": machine.others(),
     }

@@ -3,14 +3,20 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import median
 from typing import Any
 
 from fanout_parts.measure import BUSY, Row
 
 QFLARE = ("daphne", "uvicorn")
-FEWEST_SECONDS = 60
+RATE = 10
+"""Events a second for which a latency is to be reached."""
+FEWEST_BLOCKS = 5
+FEWEST_EVENTS = 1000
+FEWEST_SECONDS = 300
 FEWEST_CLIENTS = 1000
+FEWEST_IN_BURST = 10_000
 OTHERS_ARE_BUSY = 0.1
 """Above this share of the machine, what others did may be seen in the figures."""
 
@@ -171,11 +177,17 @@ def _idle_cells(part: dict[str, float]) -> list[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """A figure to reach: at most, or at least, `limit`; `value` is None where it was not measured."""
+    """A figure to reach: at most, or at least, `limit`.
+
+    Attributes:
+        value: None where it was not measured.
+        is_enough: it was measured for long enough to say whether it is reached.
+    """
 
     what: str
     value: float | None
     limit: float
+    is_enough: bool
     at_least: bool = False
     form: str = ".2f"
 
@@ -183,6 +195,8 @@ class Target:
     def verdict(self) -> str:
         if self.value is None or math.isnan(self.value):
             return "not measured"
+        if not self.is_enough:
+            return "too short to say"
         return "yes" if (self.value >= self.limit if self.at_least else self.value <= self.limit) else "**no**"
 
 
@@ -204,19 +218,25 @@ def _of_cpu(results: Results) -> Iterator[Target]:
     daphne, uvicorn = results.row("daphne", "ticks", 1000), results.row("uvicorn", "ticks", 1000)
     for name, words in (("cpu_s", "at saturation"), ("paced_cpu_s", "at the rate")):
         what = f"CPU of ticks to 1,000, {words}"
-        yield Target(f"{what}: stock / Daphne", _ratio(stock, daphne, name), 60, at_least=True, form=".1f")
-        yield Target(f"{what}: Daphne / websockets", _ratio(daphne, floor, name), 1.2)
-        yield Target(f"{what}: uvicorn / websockets", _ratio(uvicorn, floor, name), 1.5)
+        enough = _has_blocks(stock, daphne, uvicorn, floor)
+        yield Target(f"{what}: stock / Daphne", _ratio(stock, daphne, name), 60, enough, at_least=True, form=".1f")
+        yield Target(f"{what}: Daphne / websockets", _ratio(daphne, floor, name), 1.2, enough)
+        yield Target(f"{what}: uvicorn / websockets", _ratio(uvicorn, floor, name), 1.5, enough)
         used = daphne.median(name) if daphne else None
-        yield Target(f"{what}: Daphne, s per 1,000 deliveries", used, 0.010, form=".4f")
+        yield Target(f"{what}: Daphne, s per 1,000 deliveries", used, 0.010, enough, form=".4f")
     for server in QFLARE:
         ticks, durable = results.row(server, "ticks", 1000), results.row(server, "durable", 1000)
-        more = (
-            [b.event_cpu_s - a.event_cpu_s for a, b in zip(ticks.blocks, durable.blocks, strict=True)]
-            if ticks and durable
-            else []
-        )
-        yield Target(f"CPU that being durable adds, ms an event: {server}", median(more) * 1000 if more else None, 3)
+        more = _more(ticks, durable)
+        what = f"CPU that being durable adds, ms an event: {server}"
+        yield Target(what, more, 3, _has_blocks(ticks, durable))
+
+
+def _has_blocks(*rows: Row | None) -> bool:
+    return all(len(row.blocks) >= FEWEST_BLOCKS for row in rows if row)
+
+
+def _has_events(*rows: Row | None) -> bool:
+    return all(row.pooled.get("events", 0) >= FEWEST_EVENTS for row in rows if row)
 
 
 def _ratio(above: Row | None, below: Row | None, name: str) -> float | None:
@@ -227,54 +247,59 @@ def _ratio(above: Row | None, below: Row | None, name: str) -> float | None:
     return float(median(getattr(one, name) / getattr(other, name) for one, other in pairs))
 
 
+def _more(ticks: Row | None, durable: Row | None) -> float | None:
+    """Return how many ms of CPU an event takes more when it is durable: the median over the turns."""
+    if ticks is None or durable is None:
+        return None
+    pairs = zip(ticks.blocks, durable.blocks, strict=True)
+    return median(after.event_cpu_s - before.event_cpu_s for before, after in pairs) * 1000
+
+
 def _of_latency(results: Results) -> Iterator[Target]:
     floor = results.row("websockets", "events", 1000)
-    for server in QFLARE:
-        for mode in ("ticks", "durable"):
-            row = results.row(server, mode, 1000)
-            for name, words in (("p99_ms", "p99"), ("whole_p99_ms", "p99 of the last")):
-                value = row.pooled_ms(name) / floor.pooled_ms(name) if row and floor else None
-                yield Target(f"{words}, 1,000 subscribers: {server} {mode} / websockets", value, 1.3)
-    for server in QFLARE:
-        for mode in ("ticks", "durable"):
-            row = results.row(server, mode, 200)
-            kept = row if row and row.median("rate") >= 10 else None
-            value = kept.pooled_ms("p99_ms") if kept else None
-            yield Target(f"p99 ms, 200 subscribers, {_rate_of(row)} events/s: {server} {mode}", value, 50, form=".1f")
-
-
-def _rate_of(row: Row | None) -> str:
-    return f"{row.median('rate'):.3g}" if row else "10"
+    for server, mode in product(QFLARE, ("ticks", "durable")):
+        row = results.row(server, mode, 1000)
+        for name, words in (("p99_ms", "p99"), ("whole_p99_ms", "p99 of the last")):
+            value = row.pooled_ms(name) / floor.pooled_ms(name) if row and floor else None
+            what = f"{words}, 1,000 subscribers: {server} {mode} / websockets"
+            yield Target(what, value, 1.3, _has_events(row, floor))
+    for server, mode in product(QFLARE, ("ticks", "durable")):
+        row = results.row(server, mode, 200)
+        kept = row if row and row.median("rate") == RATE else None
+        value = kept.pooled_ms("p99_ms") if kept else None
+        what = f"p99 ms, 200 subscribers, {RATE} events/s: {server} {mode}"
+        yield Target(what, value, 50, _has_events(kept), form=".1f")
 
 
 def _of_delivery(results: Results) -> Iterator[Target]:
-    for server in QFLARE:
+    for server, (name, words) in product(QFLARE, (("lost", "lost"), ("disordered", "twice or out of order"))):
         own = [row for row in results.rows if row.server == server]
-        for name, words in (("lost", "lost"), ("disordered", "twice or out of order")):
-            value = sum(row.total(name) for row in own) if own else None
-            yield Target(f"deliveries {words}, all sizes: {server}", value, 0, form=".0f")
-    for server in QFLARE:
+        value = sum(row.total(name) for row in own) if own else None
+        sizes = {row.size for row in own}
+        what = f"deliveries {words}, {len(sizes)} sizes: {server}"
+        yield Target(what, value, 0, _has_blocks(*own), form=".0f")
         burst = results.bursts.get(server)
-        for name, words in (("lost", "lost"), ("disordered", "twice or out of order")):
-            value = burst[name] if burst else None
-            yield Target(f"deliveries {words}, burst of durable events: {server}", value, 0, form=".0f")
+        enough = burst is not None and burst["published"] >= FEWEST_IN_BURST
+        what = f"deliveries {words}, burst of durable events: {server}"
+        yield Target(what, burst[name] if burst else None, 0, enough, form=".0f")
 
 
 def _of_idling(results: Results) -> Iterator[Target]:
+    polling = results.polling
     for server in QFLARE:
         steps = {step["more"]: step for step in results.memory.get(server, [])}
         each = steps[3000]["each"] if 3000 in steps else None
-        yield Target(f"memory from 1,000 to 3,000, KiB a connection: {server}", each, 32, form=".1f")
-    polling = results.polling if _counts(results.polling) else None
+        yield Target(f"memory from 1,000 to 3,000, KiB a connection: {server}", each, 32, True, form=".1f")
     for server in QFLARE:
-        idle = results.idle.get(server, {})
-        moved, used = (idle["bytes_an_hour"], idle["core"]) if _counts(idle) else (None, None)
-        yield Target(f"idle bytes an hour, both ways: {server}", moved, 5000, form=",.0f")
-        yield Target(f"idle CPU of one core, %: {server}", None if used is None else used * 100, 0.8)
+        idle, enough = results.idle.get(server, {}), _is_long(results.idle.get(server, {}))
+        moved, used = (idle["bytes_an_hour"], idle["core"]) if idle else (None, None)
+        yield Target(f"idle bytes an hour, both ways: {server}", moved, 5000, enough, form=",.0f")
+        yield Target(f"idle CPU of one core, %: {server}", None if used is None else used * 100, 0.8, enough)
         ratio = polling["core"] / used if used and polling else None
-        yield Target(f"CPU of polling / idle CPU: {server}", ratio, 30, at_least=True, form=".1f")
+        enough = enough and _is_long(polling)
+        yield Target(f"CPU of polling / idle CPU: {server}", ratio, 30, enough, at_least=True, form=".1f")
 
 
-def _counts(part: dict[str, float]) -> bool:
+def _is_long(part: dict[str, float]) -> bool:
     """Say whether a part was long and large enough: heartbeats come once a minute, small shares need many clients."""
     return bool(part) and part["seconds"] >= FEWEST_SECONDS and part["clients"] >= FEWEST_CLIENTS
