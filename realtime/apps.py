@@ -8,6 +8,6 @@ class RealtimeConfig(AppConfig):
     verbose_name = "Real time"
 
     def ready(self) -> None:
-        from realtime import receivers
+        from realtime import checks, receivers  # noqa: F401 - checks register themselves
 
         receivers.connect()

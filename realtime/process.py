@@ -21,6 +21,7 @@ from fl import devices, histories
 from fl.exceptions import NotAllowed, Unauthenticated
 from realtime import authentication, statistics
 from realtime.authentication import Person, Standing
+from realtime.checks import layer_is_in_memory
 from realtime.close_codes import close_code_of
 from realtime.connection import Connection
 from realtime.database import query
@@ -56,6 +57,7 @@ class Process:
         self._rates = statistics.Rates(asyncio.get_running_loop().time())
         self._clockwork: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._told_of_others = False
         self._rechecked_at = asyncio.get_running_loop().time()
         self._looked_at = 0
         """How many events had been heard of when the streams' heads were last written down."""
@@ -204,9 +206,18 @@ class Process:
 
     async def _write_statistics(self) -> None:
         figures = statistics.figures_of(self.hub, self._rates, asyncio.get_running_loop().time())
-        await query(
+        others = await query(
             statistics.write, instance=self.instance, started_at=self.started_at, figures=figures, now=timezone.now()
         )
+        if others and layer_is_in_memory() and not self._told_of_others:
+            # Known only now: which processes share a database is nowhere written but in it.
+            self._told_of_others = True
+            logger.warning(
+                "%s serves from the same database, but the channel layer is in memory: what happens there is told here "
+                "up to %g s late, progress not at all. Set REDIS_URL for all processes, or run one.",
+                ", ".join(others),
+                settings.QFLARE_POLL_SECONDS,
+            )
 
     async def write_statistics(self) -> None:
         """Write this process's row now, so that a reader finds it as it is."""

@@ -24,6 +24,8 @@ class Figures:
     behind: int
     events_per_second: float
     frames_per_second: float
+    bytes_sent: int
+    bytes_received: int
 
 
 class ConnectionStatistics(msgspec.Struct, kw_only=True, frozen=True):
@@ -38,6 +40,9 @@ class ConnectionStatistics(msgspec.Struct, kw_only=True, frozen=True):
     events_per_second: float
     """The largest of any process, since each hears of all events."""
     frames_per_second: float
+    bytes_sent: int
+    """WebSocket bytes, whole frames, since each process began."""
+    bytes_received: int
     processes: int
 
 
@@ -63,6 +68,7 @@ def figures_of(hub: Hub, rates: Rates, now: float) -> Figures:
     """Count what a hub has open and waiting."""
     connections = hub.connections()
     queues = [connection.queued for connection in connections]
+    traffic = [connection.traffic() for connection in connections]
     frames_per_second, events_per_second = rates.since_last(hub.counters.frames, hub.counters.events, now)
     return Figures(
         connections={kind.value: len(hub.connections(kind)) for kind in Kind},
@@ -72,11 +78,13 @@ def figures_of(hub: Hub, rates: Rates, now: float) -> Figures:
         behind=sum(connection.is_behind for connection in connections),
         events_per_second=round(events_per_second, 2),
         frames_per_second=round(frames_per_second, 2),
+        bytes_sent=hub.counters.bytes_sent + sum(sent for sent, _ in traffic),
+        bytes_received=hub.counters.bytes_received + sum(received for _, received in traffic),
     )
 
 
-def write(*, instance: str, started_at: datetime, figures: Figures, now: datetime) -> None:
-    """Write the row of one process, and forget those that have long been silent."""
+def write(*, instance: str, started_at: datetime, figures: Figures, now: datetime) -> list[str]:
+    """Write the row of one process, forget those that have long been silent, and return which others live."""
     ServerProcess.objects.update_or_create(
         instance=instance,
         defaults={
@@ -90,9 +98,13 @@ def write(*, instance: str, started_at: datetime, figures: Figures, now: datetim
             "behind": figures.behind,
             "events_per_second": figures.events_per_second,
             "frames_per_second": figures.frames_per_second,
+            "bytes_sent": figures.bytes_sent,
+            "bytes_received": figures.bytes_received,
         },
     )
     ServerProcess.objects.filter(lease_until__lt=now - FORGET_AFTER).delete()
+    others = ServerProcess.objects.filter(lease_until__gt=now).exclude(instance=instance)
+    return list(others.values_list("instance", flat=True))
 
 
 def lease() -> timedelta:
@@ -118,5 +130,7 @@ def connection_statistics(now: datetime) -> ConnectionStatistics:
         behind=sum(row.behind for row in rows),
         events_per_second=max((row.events_per_second for row in rows), default=0.0),
         frames_per_second=sum(row.frames_per_second for row in rows),
+        bytes_sent=sum(row.bytes_sent for row in rows),
+        bytes_received=sum(row.bytes_received for row in rows),
         processes=len(rows),
     )
