@@ -634,6 +634,19 @@ async def test_a_key_that_was_used_for_another_command_is_a_conflict(loop):
     assert (await admin.until("error"))["data"]["code"] == "idempotency_conflict"
 
 
+async def test_a_command_needs_an_id_and_one_of_its_own(loop):
+    admin = await connected("/ws/admin", "admin")
+
+    await admin.say("cmd", name="admin.statistics", idem="1")
+    assert (await admin.until("error"))["data"]["code"] == "invalid_message"
+    await admin.say("cmd", id="7", name="admin.statistics", idem="2")
+    assert (await admin.until("result"))["id"] == "7"
+    await admin.say("cmd", id="7", name="admin.statistics", idem="3")
+
+    error = await admin.until("error")
+    assert (error["id"], error["data"]["code"]) == ("7", "invalid_message")
+
+
 async def test_an_admin_asks_for_the_figures_of_all_connections(loop):
     sockets = await everybody()
 
