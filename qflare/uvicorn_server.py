@@ -186,6 +186,10 @@ class Socket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what waits for the peer, here and in the system."""
         super().connection_made(transport)
+        self._out = self.transport
+        """The transport itself; what uvicorn writes to the other is counted on its way."""
+        self.transport = cast("asyncio.Transport", _Counted(self._out, self._count))
+        self.sent = self.received = 0
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self.close_timeout = CLOSE_SECONDS
@@ -199,10 +203,12 @@ class Socket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Tell the application what this server does for it."""
         super().handle_connect(event)
+        self.received = 0  # only frames are counted
         if not self.close_sent:  # the request was one for a WebSocket
             extensions = cast("dict[str, Any]", self.scope["extensions"])
             extensions["qflare.backpressure"] = {}
             extensions["qflare.frames"] = {"write": self.write_frame}
+            extensions["qflare.traffic"] = {"bytes": lambda: (self.sent, self.received)}
 
     async def run_asgi(self) -> None:
         """Let the application serve the socket to its end; return when the peer is gone.
@@ -230,6 +236,8 @@ class Socket(WebSocketsSansIOProtocol):
         """Send for the application, and let it wait while the peer does not keep up."""
         if message["type"] != "websocket.send" or not self.handshake_complete or self.close_sent:
             await super().send(message)
+            if message["type"] == "websocket.accept":
+                self.sent = 0
             if self.close_timer is not None:
                 self._abort_later()
             return
@@ -252,20 +260,24 @@ class Socket(WebSocketsSansIOProtocol):
         if (
             self.conn.state is not State.OPEN
             or self.close_sent
-            or self.transport.is_closing()
-            or self.transport.get_write_buffer_size()
+            or self._out.is_closing()
+            or self._out.get_write_buffer_size()
         ):
             return False
         self._write(frame)
         return True
 
     def _write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self.sent += len(data)
+        self._out.write(data)
         if self._watch is not None:
             self._added += len(data)
-        elif left := self.transport.get_write_buffer_size():
+        elif left := self._out.get_write_buffer_size():
             self._taken_at, self._left, self._added = self.loop.time(), left, 0
             self._watch_on()
+
+    def _count(self, sent: int) -> None:
+        self.sent += sent
 
     def _watch_on(self) -> None:
         self._watch = self.loop.call_later(settings.QFLARE_STALL_SECONDS / LOOKS, self._look)
@@ -287,6 +299,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read frames; what still comes from a peer that broke the protocol is thrown away until it hangs up."""
+        self.received += len(data)
         if self.conn.parser_exc is None:
             self._heard_at = self.loop.time()
             super().data_received(data)
@@ -394,6 +407,21 @@ class Socket(WebSocketsSansIOProtocol):
     def __str__(self) -> str:
         """Name the peer, for the log."""
         return f"the peer {self.client[0]}:{self.client[1]}" if self.client else "a peer"
+
+
+class _Counted:
+    """A transport whose bytes are counted, whoever writes them."""
+
+    def __init__(self, transport: asyncio.Transport, count: Callable[[int], None]) -> None:
+        self._transport = transport
+        self._count = count
+
+    def write(self, data: bytes) -> None:
+        self._count(len(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _disconnect(code: int) -> Any:

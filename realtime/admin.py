@@ -45,6 +45,8 @@ class ServerProcessAdmin(ReadOnlyAdmin):
         "behind",
         "events_per_second",
         "frames_per_second",
+        "bytes_sent",
+        "bytes_received",
     )
     change_list_template = "admin/realtime/serverprocess/change_list.html"
 

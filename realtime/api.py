@@ -37,6 +37,8 @@ class ConnectionsView(APIView):
         behind = serializers.IntegerField(help_text="Connections that are being fed from the log.")
         events_per_second = serializers.FloatField()
         frames_per_second = serializers.FloatField(help_text="Frames sent to all connections.")
+        bytes_sent = serializers.IntegerField(help_text="WebSocket bytes since each process began, in whole frames.")
+        bytes_received = serializers.IntegerField()
         processes = serializers.IntegerField(help_text="Server processes that are alive.")
 
     @extend_schema(operation_id="connections_retrieve", responses=OutputSerializer)

@@ -67,6 +67,15 @@ class Counters:
 
     frames: int = 0
     events: int = 0
+    bytes_sent: int = 0
+    """Of connections that have ended, in whole frames, as all bytes here; 0 where the server does not count them."""
+    bytes_received: int = 0
+
+    def add(self, traffic: tuple[int, int]) -> None:
+        """Add the bytes that a connection has sent and received, at its end."""
+        sent, received = traffic
+        self.bytes_sent += sent
+        self.bytes_received += received
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class Connection:
         counters: Counters,
         lost: Callable[[], None],
         write_at_once: Callable[[bytes], bool] | None = None,
+        traffic: Callable[[], tuple[int, int]] = lambda: (0, 0),
         is_watched: bool = False,
         limits: QueueLimits | None = None,
     ) -> None:
@@ -109,6 +119,7 @@ class Connection:
             lost: is called when the socket cannot even be closed.
             write_at_once: writes the bytes of a whole frame if nothing waits before it, and says whether it did; a
                 server that can do so spares each frame the way through queue, writer and protocol.
+            traffic: says how many bytes have been sent and received, if the server counts them.
             is_watched: the server itself ends a peer that takes nothing.
             limits: how much may wait.
         """
@@ -131,6 +142,7 @@ class Connection:
         self._counters = counters
         self._lost = lost
         self._write_at_once = write_at_once
+        self.traffic = traffic
         self.is_watched = is_watched
         self._limits = limits or QueueLimits()
         self._queue: deque[Waiting] = deque()

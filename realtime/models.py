@@ -24,6 +24,9 @@ class ServerProcess(models.Model):
     """Events that this process heard of, each counted once."""
     frames_per_second = models.FloatField(default=0)
     """Frames that it sent to its connections."""
+    bytes_sent = models.PositiveBigIntegerField(default=0)
+    """Since it began, over WebSockets, in whole frames; without what TCP and TLS add."""
+    bytes_received = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         ordering = ["instance"]

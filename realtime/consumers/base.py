@@ -123,6 +123,7 @@ class Consumer(AsyncWebsocketConsumer):
             counters=self.process.hub.counters,
             lost=self._lose,
             write_at_once=extensions.get("qflare.frames", {}).get("write"),
+            traffic=extensions.get("qflare.traffic", {}).get("bytes", lambda: (0, 0)),
             is_watched="qflare.backpressure" in extensions,
         )
         self.connection.start()
@@ -173,6 +174,7 @@ class Consumer(AsyncWebsocketConsumer):
         await connection.end()
         self.process.door.leave(connection.id)
         await self.process.hub.leave(connection)
+        self.process.hub.counters.add(connection.traffic())
         self.process.people.pop(connection.id, None)
         self.process.devices.pop(connection.id, None)
         try:

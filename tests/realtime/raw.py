@@ -37,6 +37,8 @@ class RawClient:
         self.socket.settimeout(GIVE_UP_SECONDS)
         self.socket.connect(("127.0.0.1", port))
         self._data = b""
+        self.taken = self.given = 0
+        """Bytes of frames, read and sent."""
         lines = [
             f"GET {path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
@@ -70,6 +72,7 @@ class RawClient:
         if mask:
             # A mask of zeros is a mask: what is sent can be read in a trace.
             head += b"\0\0\0\0"
+        self.given += len(head + data)
         self.socket.sendall(head + data)
 
     def receive(self):
@@ -114,6 +117,7 @@ class RawClient:
     def _take(self, number):
         while len(self._data) < number:
             self._more()
+        self.taken += number
         taken, self._data = self._data[:number], self._data[number:]
         return taken
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.realtime.raw import PING, RawClient, drop_all
+from tests.fl.threads import eventually
+from tests.realtime.raw import CLOSE, PING, PONG, RawClient, drop_all
 from tests.realtime.servers import OURS, start_server
 
 MB = 1024**2
@@ -15,7 +17,7 @@ PINGS = (bytes([0x80 | PING, 0x80 | 125, 0, 0, 0, 0]) + b"?" * 125) * 1000
 
 @pytest.fixture(scope="module", params=OURS)
 def server(request, tmp_path_factory):
-    environment = {"QFLARE_PUBLIC_DASHBOARD": "1"}
+    environment = {"QFLARE_PUBLIC_DASHBOARD": "1", "QFLARE_STATISTICS_SECONDS": "0.2"}
     server = start_server(tmp_path_factory.mktemp(request.param), kind=request.param, environment=environment)
     yield server
     drop_all()
@@ -70,3 +72,31 @@ def test_a_flood_of_messages_is_neither_kept_nor_felt_by_others(server):
 
     still_answers(server)
     assert memory_of(server) - before < 10 * MB
+
+
+def test_bytes_are_counted_as_a_client_sees_them(server):
+    drop_all()
+    eventually(lambda: not any(row_of(server)[0].values()))
+    _, sent, received = row_of(server)
+    client = dashboard(server)
+    client.send('{"type":"unsub","id":"1","streams":["run:1"]}')
+    client.send(b"there?", PING)
+    client.send(b"", PING)
+    client.send("no JSON, of 200 bytes or more" + "." * 200)
+    client.send((1000).to_bytes(2, "big"), CLOSE)
+
+    opcodes = []
+    while not opcodes or opcodes[-1] != CLOSE:
+        opcodes.append(client.receive()[0])
+
+    assert opcodes.count(PONG) == 2
+    expected = (sent + client.taken, received + client.given)
+    eventually(lambda: row_of(server)[1:] == expected)
+
+
+def row_of(server):
+    """Return what the server's row in the database says: open connections by type, bytes sent, bytes received."""
+    with sqlite3.connect(server.folder / "qflare.sqlite3") as database:
+        query = "SELECT connections, bytes_sent, bytes_received FROM realtime_serverprocess"
+        connections, *traffic = database.execute(query).fetchone()
+    return json.loads(connections), *traffic

@@ -27,6 +27,8 @@ def figures(**changes):
         "behind": 1,
         "events_per_second": 4.0,
         "frames_per_second": 28.0,
+        "bytes_sent": 1000,
+        "bytes_received": 10,
     }
     return Figures(**{**values, **changes})
 
@@ -56,6 +58,7 @@ def test_figures_are_summed_over_the_processes_that_live():
     assert found.connections == {"dashboard": 3, "clients": 5, "admin": 0, "general": 0}
     assert (found.total, found.processes, found.queued_frames) == (8, 2, 6)
     assert (found.longest_queue, found.events_per_second, found.frames_per_second) == (7, 5.0, 56.0)
+    assert (found.bytes_sent, found.bytes_received) == (2000, 20)
 
 
 @pytest.mark.django_db
