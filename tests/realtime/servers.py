@@ -24,6 +24,12 @@ from tests.services.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 GIVE_UP_SECONDS = 120
+OURS = ["daphne", "uvicorn"]
+"""What `manage.py serve` serves on."""
+STOCK = "stock uvicorn"
+STOCK_OPTIONS = ["--ws-per-message-deflate", "false", "--ws-max-size", "1048576"]
+STOCK_OPTIONS += ["--ws-ping-interval", "75", "--ws-ping-timeout", "20"]
+"""As the deployment document has them."""
 
 
 class Server:
@@ -78,19 +84,11 @@ class Server:
         return done.stdout
 
     def _command(self):
-        if self.kind == "uvicorn":
+        if self.kind == STOCK:
             target = ["-m", "uvicorn", "qflare.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
-            return [
-                sys.executable,
-                *target,
-                "--ws-ping-interval",
-                "75",
-                "--ws-ping-timeout",
-                "20",
-                "--ws-max-size",
-                "1048576",
-            ]
-        return [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
+            return [sys.executable, *target, *STOCK_OPTIONS]
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return [sys.executable, "manage.py", "serve", "--server", self.kind, *address]
 
     def _wait_until_it_answers(self):
         # Port 0 is known only once the server says which it took.
@@ -119,8 +117,8 @@ def start_server(folder, *, environment=None, database=None, kind="daphne", port
         folder: for its data, key and logs.
         environment: further settings, such as {"QFLARE_PUBLIC_DASHBOARD": "1"}.
         database: a migrated SQLite file; without one (and without DATABASE_URL in `environment`) a new one is made.
-        kind: `daphne` (manage.py serve, with its coordinator) or `uvicorn` (the application alone).
-        port: 0 takes a free one; only Daphne can, so uvicorn is told one that was just free.
+        kind: `daphne` or `uvicorn` (manage.py serve, with its coordinator), or `stock uvicorn` (the application alone).
+        port: 0 takes a free one; the stock command does not say which, so it is told one that was just free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"QFLARE_DATA_DIR": str(folder), "REDIS_URL": "", **(environment or {})}
@@ -133,7 +131,7 @@ def start_server(folder, *, environment=None, database=None, kind="daphne", port
     static = folder / "static"
     if not static.exists():
         shutil.copytree(_collected_static(), static)
-    return Server(folder, settings, kind, port or (free_port() if kind == "uvicorn" else 0)).start()
+    return Server(folder, settings, kind, port or (free_port() if kind == STOCK else 0)).start()
 
 
 @functools.cache
