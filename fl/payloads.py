@@ -14,9 +14,12 @@ _LOST = frozenset(
 )
 
 
+WEIGHTS_PATH = "/api/v1/weights/{digest}/"
+
+
 def weights_url(digest: str) -> str:
     """Return where the weights of a digest are to be had."""
-    return f"/api/v1/weights/{digest}/"
+    return WEIGHTS_PATH.format(digest=digest)
 
 
 UPDATE_PATH = "/api/v1/assignments/{assignment_id}/update/"

@@ -14,8 +14,8 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import Q, QuerySet
 
 from fl.events import SYSTEM
-from fl.lifecycle import DeviceState
-from fl.models import Device, Run, Stream
+from fl.lifecycle import OPEN_ASSIGNMENTS, DeviceState
+from fl.models import Device, GlobalModel, Run, Stream
 from fl.roles import Role, role_of
 
 AUDIENCES = ("dashboard", "clients", "admin", "general")
@@ -101,3 +101,10 @@ def runs_for(principal: Principal) -> QuerySet[Run]:
     if principal.device_id is not None:
         seen |= Q(task__in=principal.tasks)
     return Run.objects.filter(seen)
+
+
+def models_for(device: Device) -> QuerySet[GlobalModel]:
+    """Return the models whose weights a device may have: what its runs have published, and its assignments' bases."""
+    published = Q(published_at__isnull=False, run__in=runs_for(principal_of_device(device)))
+    base = Q(rounds_from__assignments__device=device, rounds_from__assignments__state__in=OPEN_ASSIGNMENTS)
+    return GlobalModel.objects.filter(published | base)

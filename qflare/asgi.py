@@ -14,6 +14,7 @@ django.setup(set_prefix=False)
 import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
 from qflare.bodies import bounded  # noqa: E402 - see above
+from qflare.downloads import digest_in, send_weights  # noqa: E402 - see above
 from qflare.handler import Handler  # noqa: E402 - see above
 from qflare.uploads import assignment_in, take_update  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
@@ -26,11 +27,13 @@ http = Handler()
 async def serve_http(scope: Any, receive: Any, send: Any) -> None:
     """Answer a request; what it records is told from this loop."""
     use_loop(asyncio.get_running_loop())
-    assignment_id = assignment_in(scope["path"])
-    if assignment_id is None:
-        await bounded(http, scope, receive, send)
-    else:
+    path = scope["path"]
+    if (assignment_id := assignment_in(path)) is not None:
         await take_update(assignment_id, scope, receive, send, http.call)
+    elif (digest := digest_in(path)) is not None:
+        await send_weights(digest, scope, receive, send, http.call)
+    else:
+        await bounded(http, scope, receive, send)
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:

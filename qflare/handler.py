@@ -16,6 +16,8 @@ from django.db import close_old_connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from fl.api.streaming import CHUNK_BYTES
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -24,6 +26,9 @@ THREADS = 16
 
 class Handler(ASGIHandler):
     """Answers each request in a thread of a pool."""
+
+    chunk_size = CHUNK_BYTES
+    """What streams is not cut again."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")

@@ -142,6 +142,13 @@ class Request(WebRequest):
                 self.channel.persistent = False
                 self.responseHeaders.setRawHeaders(b"connection", [b"close"])
 
+    def handle_exception(self, exception: BaseException) -> None:
+        """Answer 500, or break off what is half sent, so that nobody takes it for whole."""
+        if not self._response_started:
+            WebRequest.handle_exception(self, exception)
+        elif not self.finished and self.channel is not None:
+            self.channel.transport.abortConnection()
+
     async def drained(self) -> None:
         """Return at once, or when the peer has taken enough of what was sent; end a peer that takes nothing."""
         channel = None if self.finished else self.channel

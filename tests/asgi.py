@@ -8,7 +8,6 @@ from pathlib import Path
 
 from django.conf import settings
 
-
 GONE = {"type": "http.disconnect"}
 
 
@@ -71,17 +70,24 @@ class Asking:
 
     async def send(self, message):
         self.sent.append(message)
-        if message["type"] == "http.response.body":
+        length = int({name.lower(): value for name, value in self.sent[0]["headers"]}.get(b"content-length", 0))
+        if message["type"] == "http.response.body" and len(self._content()) >= length:
             self._answered.set()
+
+    def leave(self):
+        """Go away without waiting for the answer."""
+        self._answered.set()
 
     async def answer(self):
         """Return the answer; None when none was sent."""
         await application()(self._scope, self.receive, self.send)
         if not self.sent:
             return None
-        start, *bodies = self.sent
-        headers = {name.decode().title(): value.decode() for name, value in start["headers"]}
-        return Answer(start["status"], headers, b"".join(body.get("body", b"") for body in bodies))
+        headers = {name.decode().title(): value.decode() for name, value in self.sent[0]["headers"]}
+        return Answer(self.sent[0]["status"], headers, self._content())
+
+    def _content(self):
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
 
 
 def body(*chunks):

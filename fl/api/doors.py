@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.db.models import Q
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -29,20 +28,15 @@ from fl import assignments, devices
 from fl.api.authentication import the_device
 from fl.api.permissions import ForDevices
 from fl.api.schema import wire
-from fl.api.streaming import MEDIA_TYPE, send_weights
 from fl.api.throttling import RefusedEnrollments
 from fl.api.uploads import bytes_of
 from fl.exceptions import (
     Invalid,
     NotAllowed,
-    NotFound,
     TokenRefused,
     TooLarge,
 )
-from fl.lifecycle import OPEN_ASSIGNMENTS
-from fl.models import GlobalModel
 from fl.server_key import server_key
-from fl.visibility import principal_of_device, runs_for
 
 MAX_ENROLLMENT_BYTES = 16 * 1024
 
@@ -106,23 +100,6 @@ class EnrollView(APIView):
         response = _json(receipt, status=201 if device.enrolled_at == now else 200)
         response.headers[SIGNATURE_HEADER] = b64encode(key.sign(response.content, RECEIPT_CONTEXT)).decode()
         return response
-
-
-class WeightsView(APIView):
-    """Weights by their digest."""
-
-    permission_classes = [ForDevices]
-
-    @extend_schema(responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, 304: None})
-    def get(self, request: Request, digest: str) -> HttpResponseBase:
-        """Download a published model of a run whose task the device offers, or the base of its open assignment."""
-        device = the_device(request)
-        theirs = Q(published_at__isnull=False, run__in=runs_for(principal_of_device(device)))
-        base = Q(rounds_from__assignments__device=device, rounds_from__assignments__state__in=OPEN_ASSIGNMENTS)
-        model = GlobalModel.objects.filter(theirs | base, digest=digest).order_by("pk").first()
-        if model is None:
-            raise NotFound(f"there are no weights {digest} for this device")
-        return send_weights(request._request, model)
 
 
 class FailureSerializer(serializers.Serializer[Any]):

@@ -305,7 +305,9 @@ class ModelDetail(generics.RetrieveAPIView[GlobalModel]):
 class ModelWeights(APIView):
     """The weights of a published version: by number, or `best`, or `last`."""
 
-    @extend_schema(responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, 304: None})
+    @extend_schema(
+        responses={(200, MEDIA_TYPE): OpenApiTypes.BINARY, (206, MEDIA_TYPE): OpenApiTypes.BINARY, 304: None}
+    )
     def get(self, request: Request, run_id: int, version: str) -> HttpResponseBase:
         """Download the weights as safetensors; the ETag is their digest."""
         model = _model(_run(request, run_id), version)

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from edge.protocol import http
 from fl.api.idempotency import KEY_HEADER
 from fl.api.streaming import MEDIA_TYPE
-from fl.payloads import UPDATE_PATH
+from fl.payloads import UPDATE_PATH, WEIGHTS_PATH
 from fl.roles import Role
 from fl.visibility import principal_of_user
 
@@ -61,6 +61,13 @@ def _parameter(name: str, place: str, schema: Mapping[str, str], description: st
     return {"name": name, "in": place, "required": True, "schema": dict(schema), "description": description}
 
 
+_BINARY = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+DOWNLOAD_RESPONSES: dict[str, Any] = {
+    "200": {"description": "All of it.", **_BINARY},
+    "206": {"description": "The one range that was asked for.", **_BINARY},
+    "304": {"description": "The one who asks has it already: If-None-Match names its ETag."},
+}
+
 UPDATE_OPERATION: dict[str, Any] = {
     "operationId": "assignments_send_update",
     "description": "Send an update as safetensors; sending the same again answers the same.",
@@ -86,10 +93,21 @@ UPDATE_OPERATION: dict[str, Any] = {
 }
 """Where updates go; Django has no view of it."""
 
+WEIGHTS_OPERATION: dict[str, Any] = {
+    "operationId": "weights_retrieve",
+    "description": "Download a published model of a run whose task the device offers, or its open assignment's base.",
+    "tags": ["weights"],
+    "security": [{"deviceToken": []}],
+    "parameters": [_parameter("digest", "path", {"type": "string"}, "The digest of the weights, which is their ETag.")],
+    "responses": DOWNLOAD_RESPONSES,
+}
+"""Where devices fetch weights; Django has no view of it."""
+
 
 def complete_document(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Add the structs of the wire, the door of updates, and to each operation the one shape of its errors."""
+    """Add the structs of the wire, the doors past Django, and to each operation the one shape of its errors."""
     result["paths"][UPDATE_PATH] = {"put": UPDATE_OPERATION}
+    result["paths"][WEIGHTS_PATH] = {"get": WEIGHTS_OPERATION}
     _, components = msgspec.json.schema_components(WIRE_STRUCTS, ref_template="#/components/schemas/{name}")
     schemas = result.setdefault("components", {}).setdefault("schemas", {})
     schemas.update({name: _without_null_type(schema) for name, schema in components.items()})

@@ -27,6 +27,5 @@ urlpatterns = [
     # devices
     path("server/", doors.ServerView.as_view(), name="server"),
     path("enroll/", doors.EnrollView.as_view(), name="enroll"),
-    path("weights/<slug:digest>/", doors.WeightsView.as_view(), name="weights"),
     path("assignments/<int:assignment_id>/failure/", doors.FailureView.as_view(), name="failure"),
 ]

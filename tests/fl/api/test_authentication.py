@@ -12,20 +12,20 @@ from tests.fl.api.conftest import bearer, error_of
 pytestmark = pytest.mark.django_db
 
 
-def fetch(client, headers):
-    """Ask for weights that do not exist: 404 once one is let in."""
-    return client.get(f"/api/v1/weights/{'0' * 64}/", headers=headers)
+def give_up(client, headers):
+    """Give up an assignment that does not exist: 404 once one is let in."""
+    return client.post("/api/v1/assignments/0/failure/", {"reason": "none"}, headers=headers)
 
 
 def test_a_device_is_let_in_by_its_token(anybody):
-    response = fetch(anybody, bearer(participant()))
+    response = give_up(anybody, bearer(participant()))
 
     assert response.status_code == 404
 
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer x.y.z", "bearer nonsense"])
 def test_a_token_that_is_none_answers_401(anybody, header):
-    response = fetch(anybody, {"Authorization": header})
+    response = give_up(anybody, {"Authorization": header})
 
     assert response.status_code == 401
     assert error_of(response) == "not_authenticated"
@@ -33,7 +33,7 @@ def test_a_token_that_is_none_answers_401(anybody, header):
 
 
 def test_a_token_past_its_time_says_so(anybody):
-    response = fetch(anybody, bearer(participant(), now=timezone.now() - timedelta(hours=1)))
+    response = give_up(anybody, bearer(participant(), now=timezone.now() - timedelta(hours=1)))
 
     assert (response.status_code, error_of(response)) == (401, "token_expired")
 
@@ -41,22 +41,22 @@ def test_a_token_past_its_time_says_so(anybody):
 def test_the_state_of_a_device_counts_at_each_request(anybody):
     device = participant()
     headers = bearer(device)
-    assert fetch(anybody, headers).status_code == 404
+    assert give_up(anybody, headers).status_code == 404
 
     devices.suspend(device=device.device, reason="", now=timezone.now(), by=None)
 
-    response = fetch(anybody, headers)
+    response = give_up(anybody, headers)
     assert (response.status_code, error_of(response)) == (401, "device_barred")
 
 
 def test_no_token_answers_401(anybody):
-    response = fetch(anybody, {})
+    response = give_up(anybody, {})
 
     assert (response.status_code, error_of(response)) == (401, "not_authenticated")
 
 
 def test_an_admin_is_no_device(admin):
-    assert fetch(admin, {}).status_code == 401
+    assert give_up(admin, {}).status_code == 401
 
 
 def test_a_device_is_no_person(anybody):

@@ -1,4 +1,4 @@
-"""What devices need over HTTP: a way in, weights down, a word that it gives up."""
+"""What devices need over HTTP: a way in, a word that it gives up."""
 
 from base64 import b64decode, b64encode
 from datetime import timedelta
@@ -10,12 +10,9 @@ from django.utils import timezone
 from edge.identity import ALGORITHM, ENROLL_CONTEXT, RECEIPT_CONTEXT, UPDATE_CONTEXT, SigningKey, fingerprint_of, verify
 from edge.protocol import PROTOCOL
 from edge.protocol.http import SIGNATURE_HEADER, EnrollmentReceipt, EnrollmentRequest, ServerIdentity, UpdateReceipt
-from edge.weights import weights_digest
-from edge.wire import decode
 from fl import devices
 from fl.models import Assignment, Device, EnrollmentToken
-from fl.tasks import spec_of_task
-from tests.builders import current_round, participant
+from tests.builders import participant
 from tests.fl.api.conftest import bearer, error_of
 
 pytestmark = pytest.mark.django_db
@@ -190,67 +187,6 @@ def test_a_header_does_not_make_another_address_of_one(anybody):
 def test_a_large_fleet_does_not_have_to_wait(anybody):
     for number in range(25):
         assert Newcomer().ask(anybody, name=f"device {number}").status_code == 201
-
-
-# ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_device_fetches_the_weights_it_starts_from(anybody, training):
-    run, (device, _) = training
-    base = current_round(run).base_model
-
-    response = anybody.get(f"/api/v1/weights/{base.digest}/", headers=bearer(device))
-    data = response.getvalue()
-
-    assert response.status_code == 200
-    assert weights_digest(decode(data, spec_of_task("linear"))) == base.digest
-    assert response.headers["ETag"] == f'"{base.digest}"'
-    assert int(response.headers["Content-Length"]) == len(data)
-
-
-def test_a_device_with_the_weights_does_not_fetch_them_again(anybody, training):
-    run, (device, _) = training
-    digest = current_round(run).base_model.digest
-
-    response = anybody.get(f"/api/v1/weights/{digest}/", headers={**bearer(device), "If-None-Match": f'"{digest}"'})
-
-    assert (response.status_code, response.content) == (304, b"")
-
-
-def test_a_device_outside_the_cohort_fetches_models_of_the_tasks_that_it_offers(anybody, training):
-    run, _ = training
-    digest = current_round(run).base_model.digest
-    same_task = participant().connect(timezone.now())
-    never_connected = participant()
-
-    allowed = anybody.get(f"/api/v1/weights/{digest}/", headers=bearer(same_task))
-    refused = anybody.get(f"/api/v1/weights/{digest}/", headers=bearer(never_connected))
-
-    assert (allowed.status_code, len(allowed.getvalue())) == (200, current_round(run).base_model.size)
-    assert (refused.status_code, error_of(refused)) == (404, "not_found")
-
-
-def test_a_device_that_offers_the_task_no_more_still_finishes_its_assignment(anybody, training):
-    run, (device, _) = training
-    device.device.tasks.all().delete()
-
-    response = anybody.get(f"/api/v1/weights/{current_round(run).base_model.digest}/", headers=bearer(device))
-
-    assert response.getvalue()
-    assert response.status_code == 200
-
-
-@pytest.mark.parametrize("digest", ["0" * 64, "x", "best"])
-def test_weights_that_do_not_exist_answer_404(anybody, training, digest):
-    _, (device, _) = training
-
-    assert anybody.get(f"/api/v1/weights/{digest}/", headers=bearer(device)).status_code == 404
-
-
-def test_a_person_fetches_no_weights_by_digest(admin, training):
-    run, _ = training
-
-    assert admin.get(f"/api/v1/weights/{current_round(run).base_model.digest}/").status_code == 401
 
 
 # ── giving up ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from django.core.management import call_command
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
-from fl.payloads import UPDATE_PATH
+from fl.payloads import UPDATE_PATH, WEIGHTS_PATH
 
 pytestmark = pytest.mark.django_db
 
@@ -47,7 +47,7 @@ def test_every_address_of_the_api_is_in_the_document(document):
     routes = {_template(route) for route in _routes(get_resolver().url_patterns) if route.startswith("api/v1/")}
 
     assert len(routes) > 20
-    assert routes | {UPDATE_PATH} == described
+    assert routes | {UPDATE_PATH, WEIGHTS_PATH} == described
 
 
 def test_every_command_takes_an_idempotency_key(document):
