@@ -11,10 +11,11 @@ uvicorn      the same with `--server uvicorn`
 websockets   `broadcast` of the `websockets` library, without compression: the floor
 
 At each size all servers run at once, each with its subscribers, and blocks alternate between them. A block is some
-seconds at saturation (at most 8 events on their way), then a fixed rate, or half of what the server can do if it cannot
-keep that. A publisher thread in the server's process makes events of 300 bytes: at QFLARE ticks with distinct keys
-(`events.tick`) and, as a row of its own, durable events (`events.record`, one transaction each). The subscribers are
-raw sockets in a process of their own. Figures are medians over the blocks; percentiles are over all blocks' events.
+seconds at saturation (at most 8 events on their way), then a fixed rate; the stock recipe gets half of what it can do
+where it cannot keep that. A publisher thread in the server's process makes events of 300 bytes: at QFLARE ticks with
+distinct keys (`events.tick`) and, as a row of its own, durable events (`events.record`, one transaction each). The
+subscribers are raw sockets in a process of their own. Figures are medians over the blocks; percentiles are over all
+blocks' events.
 
 CPU is all that the server's process uses, by the kernel's clock of it, the publisher included.
 """
@@ -24,6 +25,7 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -53,6 +55,8 @@ QUICK = {
 
 def main() -> None:
     options = _options()
+    # Asked to end, it takes its servers and its folder with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     raise_open_files()
     require_open_files(max([*options.sizes, options.clients]))
     if "uvicorn" in options.servers:

@@ -22,6 +22,7 @@ class Kind:
         module: of `fanout_parts`, that serves and publishes.
         modes: the ways of publishing that are measured.
         options: of `manage.py serve`.
+        is_spared: it gets fewer events where it cannot keep the fixed rate; all others get that rate whatever comes.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Kind:
     modes: tuple[str, ...]
     path: str = "/ws/dashboard"
     options: tuple[str, ...] = ()
+    is_spared: bool = False
 
     @property
     def is_qflare(self) -> bool:
@@ -39,7 +41,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("stock", "stock recipe", "serve_stock", ("events",)),
+        Kind("stock", "stock recipe", "serve_stock", ("events",), is_spared=True),
         Kind("daphne", "QFLARE, Daphne", "serve_qflare", ("ticks", "durable")),
         Kind("uvicorn", "QFLARE, uvicorn", "serve_qflare", ("ticks", "durable"), options=("--server", "uvicorn")),
         Kind("websockets", "websockets broadcast", "serve_websockets", ("events",), path="/"),

@@ -14,7 +14,7 @@ BUSY = 0.9
 """A generator above this share of its core may be what holds the server up."""
 SPARE = 0.9
 RATE_OF_CAPACITY = 0.5
-"""A server to which the fixed rate is more than SPARE of what it can is measured at this share of what it can."""
+"""A server that is spared, and to which the fixed rate is more than SPARE of what it can, gets this share of that."""
 FEWEST_EVENTS = 3
 PATIENCE_SECONDS = 30.0
 BURST_MODE = "durable"
@@ -97,7 +97,9 @@ def block(stand: Stand, mode: str, plan: Plan, known_rate: float | None) -> Bloc
     """Let a server work at saturation, and then at the fixed rate, or at what it was found to keep."""
     machine = Machine(stand.house.programs())
     full = _phase(stand, mode, "saturate", {"seconds": plan.seconds, "window": WINDOW}, gives_tokens=True)
-    rate = known_rate or _rate_for(full["delivered"] / full["wall_s"] / stand.size, plan)
+    rate = plan.rate
+    if stand.kind.is_spared:
+        rate = known_rate or _rate_for(full["delivered"] / full["wall_s"] / stand.size, plan)
     count = plan.events if rate == plan.rate else max(FEWEST_EVENTS, int(plan.events / plan.rate * rate))
     paced = _phase(stand, mode, "pace", {"rate": rate, "count": count}, pool=mode)
     return Block(

@@ -12,6 +12,7 @@ Every command names the `mode` (which way of publishing) and the number of the `
 import json
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ STALLED_SECONDS = 30.0
 
 
 class Publisher(threading.Thread):
-    """Takes commands until its input ends."""
+    """Takes commands until its input ends, and ends its process then."""
 
     def __init__(self, modes: dict[str, Publish], tokens: int) -> None:
         """Make a publisher.
@@ -47,6 +48,8 @@ class Publisher(threading.Thread):
                 answer = {"error": f"{type(error).__name__}: {error}"}
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+        # Whoever commanded has gone, perhaps without a word: the server goes too.
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def pace(self, mode: str, first: int, count: int, rate: float) -> dict[str, Any]:
         """Publish at a fixed rate, whatever becomes of the events; tell how late the latest began."""

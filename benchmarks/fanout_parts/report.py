@@ -99,7 +99,7 @@ def _print_rows(rows: list[Row]) -> None:
         _table(f"{size:,} subscribers", head, [_cells(row) for row in rows if row.size == size])
     print("\n≥: the load generator was above 90 % of its core, so the server may do more.")
     print("at the rate: CPU s per 1,000 deliveries at the fixed rate. last: until the last subscriber has the event.")
-    print("events: those that the percentiles are over; a server that cannot keep the rate has fewer.")
+    print("events: those that the percentiles are over; the stock recipe has fewer where it cannot keep the rate.")
 
 
 def _cells(row: Row) -> list[str]:
