@@ -94,6 +94,13 @@ export class LiveSocket {
     this.#say({ name: "offline" });
   }
 
+  /** Leave for good; `connect` begins again. */
+  close() {
+    this.#callOff();
+    this.#leave();
+    this.#say({ name: "ended", code: 1000 });
+  }
+
   #say(state) {
     this.state = state;
     this.onState(state);
