@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+CROWDED = "too many connect at once"
+"""Why one is not let in who may come again soon."""
+
 RESERVED_FILES = 200
 """What a process opens beside its sockets: database, files of weights, libraries, pipes."""
 
@@ -56,7 +59,7 @@ class Door:
             return "this server has as many connections as it takes"
         if name and self._by_address[name] >= settings.QFLARE_MAX_CONNECTIONS_PER_ADDRESS:
             return "there are as many connections from this address as the server takes"
-        return "too many connect at once" if self._handshakes.take(now) else ""
+        return CROWDED if self._handshakes.take(now) else ""
 
     def is_person(self, connection_id: str, user_id: int) -> str:
         """Count a connection for a person too; return why it is not let in, or an empty text."""

@@ -89,8 +89,7 @@ class Process:
         self._is_closing = True
         connections = self.hub.connections()
         for connection in connections:
-            retry = RETRY_MS[0] + secrets.randbelow(RETRY_MS[1] - RETRY_MS[0])
-            connection.close(CloseCode.RESTARTING, retry_after_ms=retry)
+            connection.close(CloseCode.RESTARTING, retry_after_ms=retry_ms())
         waiting = [asyncio.ensure_future(connection.finished.wait()) for connection in connections]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=CLOSING_SECONDS)
@@ -222,6 +221,11 @@ class Process:
     async def write_statistics(self) -> None:
         """Write this process's row now, so that a reader finds it as it is."""
         await self._write_statistics()
+
+
+def retry_ms() -> int:
+    """Return when one of many clients is to come back, so that not all come at once."""
+    return RETRY_MS[0] + secrets.randbelow(RETRY_MS[1] - RETRY_MS[0])
 
 
 _processes: WeakKeyDictionary[asyncio.AbstractEventLoop, Process] = WeakKeyDictionary()

@@ -27,10 +27,11 @@ from realtime.authentication import header
 from realtime.close_codes import close_code_of, require_sendable
 from realtime.connection import Connection, Start
 from realtime.database import query
+from realtime.door import CROWDED
 from realtime.groups import Kind
 from realtime.limits import MAX_POSITIONS, ErrorBudget, TokenBucket, limits_of
 from realtime.opening import Plan
-from realtime.process import Process, this_process
+from realtime.process import Process, retry_ms, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Consumer(AsyncWebsocketConsumer):
         self._keeps_heartbeats = False
         self._timers: list[asyncio.TimerHandle] = []
         if why := self.process.let_in(self.connection.id, self.client_address):
-            self.connection.close(CloseCode.TOO_MANY, why)
+            self.connection.close(CloseCode.TOO_MANY, why, retry_after_ms=retry_ms() if why == CROWDED else None)
             return
         self.later(settings.QFLARE_HANDSHAKE_SECONDS, self.look_whether_open)
         await self._guard(self.connect)

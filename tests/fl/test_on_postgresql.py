@@ -14,8 +14,10 @@ MODULES = [
     "coordination",
     "coordinator",
     "devices",
+    "histories",
     "models",
     "people",
+    "retention",
     "snapshots",
     "updates",
 ]
