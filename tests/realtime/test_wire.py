@@ -1,4 +1,4 @@
-"""Rules of the wire, over real servers in processes of their own: Daphne as we run it, and uvicorn."""
+"""Rules of the wire, over real servers in processes of their own: Daphne and uvicorn, as `manage.py serve` has them."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from realtime.models import ServerProcess
 from tests.builders import person
 from tests.realtime.acts import cookie_of, note, record, record_now
 from tests.realtime.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, Refused, drop_all
-from tests.realtime.servers import start_server
+from tests.realtime.servers import OURS, start_server
 
 ENVIRONMENT = {
     "QFLARE_PUBLIC_DASHBOARD": "1",
@@ -26,9 +26,12 @@ ENVIRONMENT = {
     "QFLARE_STALL_SECONDS": "1",
     "QFLARE_ALLOWED_ORIGINS": "https://app.example",
 }
+END_SECONDS = 5
+MARGIN_SECONDS = 10
+"""For a machine that others use too: without an end of its own, the server would wait for such peers without end."""
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(scope="module", params=OURS)
 def running(request, django_db_setup, django_db_blocker, tmp_path_factory):
     """A server on the tests' own database, for all tests of this module: it hears of their events by the log."""
     with django_db_blocker.unblock():
@@ -148,8 +151,7 @@ def test_no_frame_is_compressed(server):
     offer = ["Sec-WebSocket-Extensions: permessage-deflate"]
     client = RawClient(server.port, "/ws", headers=offer)
 
-    if server.kind == "daphne":
-        assert "permessage-deflate" not in client.head
+    assert "permessage-deflate" not in client.head
 
 
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -345,8 +347,9 @@ def own_server(request, transactional_db, tmp_path):
         server.kill()
 
 
-def test_on_sigterm_everybody_is_told_when_to_come_back_and_the_server_ends_in_order(own_server):
-    server = own_server()
+@pytest.mark.parametrize("kind", OURS)
+def test_on_sigterm_everybody_is_told_when_to_come_back_and_the_server_ends_in_order(own_server, kind):
+    server = own_server(kind)
     clients = [dashboard(server) for _ in range(30)]
     silent = RawClient(server.port, "/ws/clients")  # in the middle of a handshake
 
@@ -367,18 +370,29 @@ def test_on_sigterm_everybody_is_told_when_to_come_back_and_the_server_ends_in_o
     assert not ServerProcess.objects.filter(instance__contains=f"-{server.process.pid}-").exists()
 
 
-def test_uvicorn_ends_its_sockets_with_its_own_code_which_means_come_back(own_server):
-    server = own_server("uvicorn")
-    client = dashboard(server)
+@pytest.mark.parametrize("kind", OURS)
+def test_peers_that_do_not_read_do_not_hold_up_the_end(own_server, kind):
+    server = own_server(kind, QFLARE_STALL_SECONDS="60")
+    neighbour = dashboard(server)
+    stuck = [dashboard(server, receive_buffer=4096) for _ in range(50)]
+    for start in range(0, 60, 20):
+        record_now("system", *[note(f"{start + n} " + "x" * 20_000) for n in range(20)])
+    while json.loads(neighbour.text()).get("seq") != 60:
+        pass
 
+    asked_at = time.monotonic()
     server.process.terminate()
 
-    assert client.close_code() == 1012
-    server.stop()
+    assert neighbour.close_code() == 4001
+    assert server.stop() == 0
+    assert time.monotonic() - asked_at < END_SECONDS + MARGIN_SECONDS
+    assert "Traceback" not in server.log
+    assert len(stuck) == 50
 
 
-def test_who_comes_back_after_a_kill_gets_exactly_what_was_missed(own_server):
-    server = own_server()
+@pytest.mark.parametrize("kind", OURS)
+def test_who_comes_back_after_a_kill_gets_exactly_what_was_missed(own_server, kind):
+    server = own_server(kind)
     client = dashboard(server)
     record_now("system", note("1"))
     while "seq" not in (frame := json.loads(client.text())):
@@ -396,8 +410,9 @@ def test_who_comes_back_after_a_kill_gets_exactly_what_was_missed(own_server):
     assert [event["data"]["title"] for event in recent["events"]] == ["2", "3"]
 
 
-async def test_a_storm_of_reconnects_while_events_are_recorded_loses_and_doubles_nothing(own_server):
-    server = own_server(QFLARE_POLL_SECONDS="0.05")
+@pytest.mark.parametrize("kind", OURS)
+async def test_a_storm_of_reconnects_while_events_are_recorded_loses_and_doubles_nothing(own_server, kind):
+    server = own_server(kind, QFLARE_POLL_SECONDS="0.05")
     await record("system", note("0"))
     epoch = await asyncio.to_thread(lambda: Event.objects.get(seq=1).stream.epoch)
     total = 300
