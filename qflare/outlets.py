@@ -10,12 +10,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from django.conf import settings
 from twisted.internet.tcp import Server as PlainTCP
 
 from qflare.serving import BUFFER_BYTES, KERNEL_BYTES, LOOKS
 
 logger = logging.getLogger(__name__)
+
+_OPEN = WebSocketServerProtocol.STATE_OPEN
 
 
 class Watch:
@@ -66,6 +69,8 @@ class Outlet:
         self._lost = lost
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+        self._plain: Any = None
+        """The transport, once it is open, if it is plain TCP."""
         self._left = 0
         self._moved_at = 0.0
 
@@ -77,6 +82,8 @@ class Outlet:
         tcp.bufferSize = BUFFER_BYTES
         tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         transport.registerProducer(self, True)
+        if type(transport) is PlainTCP:
+            self._plain = transport
 
     def write(self, frame: bytes) -> bool:
         """Hand a whole frame to the system now, if nothing waits before it; say whether that was done.
@@ -84,15 +91,13 @@ class Outlet:
         Only over plain TCP. Protocol and transport are passed by, so their buffers must be empty; what the system does
         not take of the frame is left to the transport.
         """
-        protocol = self._protocol
-        transport = protocol.transport
+        protocol, transport = self._protocol, self._plain
         if (
-            type(transport) is not PlainTCP
-            or protocol.state != protocol.STATE_OPEN
+            transport is None
+            or protocol.state != _OPEN
             or protocol.send_queue
             or transport.dataBuffer
             or transport._tempDataBuffer  # there is no public way to ask whether something waits
-            or not transport.connected
             or transport.disconnecting
         ):
             return False
@@ -104,7 +109,7 @@ class Outlet:
             return False  # the peer is gone, which the transport finds out itself
         protocol.sent += len(frame)
         if sent < len(frame):
-            protocol.transport.write(frame[sent:])
+            transport.write(frame[sent:])
             self._watch.over(self)
         return True
 

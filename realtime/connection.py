@@ -154,8 +154,8 @@ class Connection:
         self._held: set[str] = set()
         self._heard: dict[str, tuple[Logged, int]] = {}
         self._wake = asyncio.Event()
-        self._is_resting = False
-        """The writer has nothing to do, or had nothing when it last looked."""
+        self._is_idle = False
+        """The writer rests: nothing waits, nothing is replayed, no stream is behind, and no end is to be made."""
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -220,7 +220,7 @@ class Connection:
             self._put(Waiting(event.frame, stream=event.stream))
         elif not cursor.held:
             self._behind[event.stream] = None
-            self._wake.set()
+            self._rouse()
 
     def _takes_up(self, event: Logged) -> bool:
         return not self.narrowed and self._sees_unasked(event.stream, event.labels)
@@ -246,13 +246,8 @@ class Connection:
         return cursor
 
     def _is_written(self, frame: Frame) -> bool:
-        """Write a frame now, if the server can and nothing is to go before it: no queue, no replay, no log to read.
-
-        All of these wake the writer; so nothing is to go before while it rests and has not been woken.
-        """
-        if self._write_at_once is None or not self._is_resting or self._wake.is_set():
-            return False
-        if not self._write_at_once(frame.wire):
+        """Write a frame now, if the server can and nothing is to go before it."""
+        if not self._is_idle or self._write_at_once is None or not self._write_at_once(frame.wire):
             return False
         self._counters.frames += 1
         return True
@@ -260,10 +255,15 @@ class Connection:
     def _has_room(self, size: int) -> bool:
         return len(self._queue) < self._limits.frames and self._size + size <= self._limits.size
 
+    def _rouse(self) -> None:
+        """Let the writer look what there is to do; nothing is written past it until it has."""
+        self._is_idle = False
+        self._wake.set()
+
     def _put(self, waiting: Waiting) -> None:
         self._queue.append(waiting)
         self._size += waiting.frame.size
-        self._wake.set()
+        self._rouse()
 
     # ── which streams ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -299,7 +299,7 @@ class Connection:
             self._held_all = False
             self._take_up_what_began_meanwhile()
         self._replays.append(_Replay(replay, names))
-        self._wake.set()
+        self._rouse()
 
     def drop(self, streams: Iterable[str]) -> None:
         """Follow these streams no more; what waits of them is not sent."""
@@ -355,7 +355,7 @@ class Connection:
                 cursor.held = False
                 if cursor.heard > cursor.last:
                     self._behind[stream] = None
-                    self._wake.set()
+                    self._rouse()
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -368,7 +368,7 @@ class Connection:
         self._keep(lambda waiting: not waiting.stream)
         self.say(Bye(code=code, reason=reason or meaning_of(code), retry_after_ms=retry_after_ms))
         self.closed_with = code
-        self._wake.set()
+        self._rouse()
 
     async def end(self) -> None:
         """Stop the writer; nothing is sent any more."""
@@ -435,9 +435,8 @@ class Connection:
                 await self._catch_up()
             else:
                 self._wake.clear()
-                self._is_resting = True
+                self._is_idle = True
                 await self._wake.wait()
-                self._is_resting = False
 
     async def _replay(self) -> None:
         replay = self._replays[0]
