@@ -10,6 +10,7 @@ from fl.signals import Ticked
 
 IDLE_SECONDS = 60.0
 SWEEP_AT = 1000
+SWEEP_SECONDS = 10.0
 
 
 class _Key:
@@ -45,10 +46,11 @@ class Pacer:
         self._gather_seconds = gather_seconds
         self._clock = clock
         self._keys: dict[str, _Key] = {}
+        self._sweep_at = float("-inf")
 
     def offer(self, tick: Ticked, loop: asyncio.AbstractEventLoop | None) -> None:
         """Send a tick now, or keep it until its key may speak again; without a loop to wait on, it is dropped."""
-        if len(self._keys) >= SWEEP_AT:
+        if len(self._keys) >= SWEEP_AT and self._clock() >= self._sweep_at:
             self._sweep()
         key = self._keys.setdefault(tick.key, _Key())
         wait = key.sent_at + settings.QFLARE_TICK_SECONDS - self._clock()
@@ -73,5 +75,7 @@ class Pacer:
         self._send(tick, key.number)
 
     def _sweep(self) -> None:
+        # Looking through all keys again for each tick would take most of the time where there are many.
+        self._sweep_at = self._clock() + SWEEP_SECONDS
         idle = self._clock() - IDLE_SECONDS
         self._keys = {name: key for name, key in self._keys.items() if key.timer is not None or key.sent_at > idle}

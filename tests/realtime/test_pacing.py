@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fl.signals import Ticked
-from realtime.pacing import IDLE_SECONDS, SWEEP_AT, Pacer
+from realtime.pacing import IDLE_SECONDS, SWEEP_AT, SWEEP_SECONDS, Pacer
 
 TICK_SECONDS = 0.25
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -108,3 +108,18 @@ def test_keys_that_are_long_silent_are_forgotten(loop, pacer):
     pacer.offer(tick("one more", "x"), loop)
 
     assert len(pacer._keys) == 1
+
+
+def test_while_many_keys_speak_they_are_not_looked_through_for_each_tick(loop, pacer):
+    for n in range(SWEEP_AT + 1):
+        pacer.offer(tick(f"key {n}", "x"), loop)
+    looked_through = pacer._keys
+
+    loop.now += SWEEP_SECONDS / 2
+    pacer.offer(tick("early", "x"), loop)
+    early = pacer._keys is looked_through
+    loop.now += SWEEP_SECONDS
+    pacer.offer(tick("late", "x"), loop)
+
+    assert early
+    assert pacer._keys is not looked_through
