@@ -29,7 +29,7 @@ DTYPES: dict[str, torch.dtype] = {
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Below torch's grain size, so that one thread sums a block: a norm is the same bits whatever the number of threads.
-_BLOCK = 32_768
+NORM_BLOCK = 32_768
 
 
 class WeightsError(Exception):
@@ -129,15 +129,23 @@ def norm(weights: Weights) -> float:
 
     It is NaN or infinite when a value is; the same bits come out whatever the number of threads.
     """
-    floating = (tensor.detach() for tensor in weights.values() if tensor.is_floating_point())
-    return math.sqrt(sum(_squares(floating)))
+    return norm_of_pieces(weights.values())
+
+
+def norm_of_pieces(tensors: Iterable[torch.Tensor]) -> float:
+    """Return the norm of tensors that come one after another, as `norm` does; none is kept.
+
+    A tensor may come in pieces, in its order: where each but the last has a multiple of NORM_BLOCK elements, the bits
+    are those of the whole.
+    """
+    return math.sqrt(sum(_squares(tensor.detach() for tensor in tensors if tensor.is_floating_point())))
 
 
 def _squares(tensors: Iterable[torch.Tensor]) -> Iterable[float]:
     for tensor in tensors:
         flat = tensor.reshape(-1)
-        for start in range(0, flat.numel(), _BLOCK):
-            yield flat[start : start + _BLOCK].double().square_().sum().item()
+        for start in range(0, flat.numel(), NORM_BLOCK):
+            yield flat[start : start + NORM_BLOCK].double().square_().sum().item()
 
 
 def _tensor_spec(name: str, tensor: torch.Tensor) -> TensorSpec:

@@ -11,7 +11,7 @@ import os
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -22,7 +22,7 @@ from typing import ClassVar
 import safetensors.torch
 import torch
 
-from edge.weights import Spec, TensorSpec, Weights, WeightsError, first_non_finite
+from edge.weights import NORM_BLOCK, Spec, TensorSpec, Weights, WeightsError, first_non_finite, norm_of_pieces
 
 MAX_HEADER_BYTES = 1_000_000
 MAX_METADATA_BYTES = 4_096
@@ -32,6 +32,7 @@ HEADROOM_BYTES = 64 * 1024
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
 _WINDOW_BYTES = 6 * 1024**2  # what benchmarks/aggregation.py measured to be as fast as larger ones
 _CHUNK_BYTES = 2 * 1024**2  # a huge page, which is given back whole
+_PIECE_ELEMENTS = 32 * NORM_BLOCK
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -151,6 +152,36 @@ def read_file(path: Path, spec: Spec) -> Weights:
     for window in _windows(offsets, spec):
         tensors |= _tensors(pages.lend(window), offsets, {name: spec[name] for name in window.names})
     return {name: tensors[name] for name in spec}
+
+
+def norm_in_file(path: Path, spec: Spec) -> float:
+    """Return `norm` of the weights in a file, to the same bits, in memory that does not grow with them.
+
+    Raises:
+        WireError, OSError: as `read_file`.
+    """
+    return norm_of_pieces(_pieces(path, spec))
+
+
+def _pieces(path: Path, spec: Spec) -> Iterator[torch.Tensor]:
+    """Read weights in pieces, each of which is there until the next is asked for."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:  # which cannot be mapped
+            raise _too_short(size)
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as buffer:
+            offsets = _offsets(buffer, spec)
+        room = bytearray()
+        for name, tensor in spec.items():
+            file.seek(offsets[name])
+            for start in range(0, tensor.num_elements, _PIECE_ELEMENTS):
+                count = min(_PIECE_ELEMENTS, tensor.num_elements - start)
+                wanted = count * tensor.torch_dtype.itemsize
+                if len(room) < wanted:
+                    room = bytearray(wanted)
+                if file.readinto(memoryview(room)[:wanted]) != wanted:
+                    raise Truncated(f"tensor {name!r} ends early")
+                yield torch.frombuffer(room, dtype=tensor.torch_dtype, count=count)
 
 
 def window_bytes(spec: Spec) -> int:

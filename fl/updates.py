@@ -12,8 +12,7 @@ from edge.identity import ALGORITHM, UPDATE_CONTEXT, BadSignature, verify
 from edge.protocol import PROTOCOL
 from edge.protocol.http import UpdateManifest, UpdateReceipt
 from edge.protocol.server import ErrorNotification
-from edge.weights import norm
-from edge.wire import WireError, check_file, max_size, read_file
+from edge.wire import WireError, check_file, max_size, norm_in_file
 from fl import events
 from fl.exceptions import Conflict, NotFound, UpdateRefused
 from fl.files import ReceivedFile
@@ -210,7 +209,7 @@ def _checked_file(sent: _Sent, content: UpdateManifest, file: ReceivedFile) -> f
     spec = spec_of_task(run.task)
     try:
         # One pass over the values: the norm of what is not finite is not finite either.
-        length = norm(read_file(file.path, spec))
+        length = norm_in_file(file.path, spec)
         if not math.isfinite(length):
             check_file(file.path, spec)
     except WireError as error:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import wire
-from edge.weights import Spec, TensorSpec, spec_of, weights_digest
+from edge.weights import Spec, TensorSpec, norm, spec_of, weights_digest
 
 WEIGHTS = {
     "layer.weight": torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, -0.0]]),
@@ -150,6 +150,29 @@ def test_small_neighbours_share_a_window_whose_pages_go_with_the_last_of_them(tm
 
     assert with_one_left == before
     assert resident_kilobytes(path) <= before - 4_000
+
+
+def test_the_norm_of_a_file_is_that_of_its_weights_to_the_last_bit(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        "large": torch.randn(2_500_001, generator=generator),  # more than two pieces
+        "half": torch.randn((300, 200), generator=generator).half(),
+        "none": torch.ones(0),
+        "count": torch.tensor([7]),
+    }
+    path = tmp_path / "weights"
+    path.write_bytes(wire.encode(weights))
+
+    assert wire.norm_in_file(path, spec_of(weights)) == norm(weights)
+
+
+@pytest.mark.parametrize("data", [b"", b"123", payload(SMALL_HEADER)[:-1], payload("{}")])
+def test_a_file_that_is_not_what_it_must_be_has_no_norm(tmp_path, data):
+    path = tmp_path / "weights"
+    path.write_bytes(data)
+
+    with pytest.raises(wire.WireError):
+        wire.norm_in_file(path, SMALL_SPEC)
 
 
 def test_nothing_but_empty_tensors_is_read_from_a_file_that_ends_with_a_page(tmp_path):

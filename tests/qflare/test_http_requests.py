@@ -193,6 +193,7 @@ def test_a_sender_that_sends_less_than_it_said_is_ended(program):
         head("/count", "Content-Length: -3"),
         head("/count", "Transfer-Encoding: chunked") + b"x\r\n",
         head("/count", "Transfer-Encoding: chunked") + b"3\r\nabcdef\r\n",
+        head("/count", "X-Strange: a\vb", "Content-Length: 3") + b"abc",
         head("/count", "Upgrade: websocket", "Connection: Upgrade", "Content-Length: 3") + b"abc",
     ],
 )
