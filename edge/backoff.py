@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from edge.protocol.close_codes import CloseCode, is_terminal
+from edge.protocol.close_codes import RESTARTS, CloseCode, is_terminal
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 30.0
@@ -54,7 +54,7 @@ def reconnect_delay(attempt: int, ending: Ending, draw: float) -> float | None:
         return max(CROWDED_SECONDS, ending.retry_after or 0.0) + jitter
     if ending.retry_after is not None:
         return ending.retry_after + jitter
-    if ending.code == CloseCode.RESTARTING:
+    if ending.code in RESTARTS:
         shortest, longest = RESTART_SECONDS
         return shortest + draw * (longest - shortest)
     return jitter

@@ -40,13 +40,16 @@ MEANINGS: dict[CloseCode, str] = {
     CloseCode.DEVICE_BARRED: "the device is suspended or revoked",
 }
 
+RESTARTS: frozenset[int] = frozenset({1012, 1013, CloseCode.RESTARTING})
+"""The server ends to begin anew, by our code or by those that other servers and proxies have for it (IANA)."""
+
 _WIRE_ERRORS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 
 def is_terminal(code: int) -> bool:
     """Say whether a client that was closed with `code` must not reconnect on its own.
 
-    Terminal are 45xx and the wire errors of RFC 6455 that are a client's own mistake; all else, 1006 and the 1012 and
-    1013 of other servers among it, is answered by reconnecting with back-off.
+    Terminal are 45xx and the wire errors of RFC 6455 that are a client's own mistake; all else is answered by
+    reconnecting with back-off.
     """
     return code in _WIRE_ERRORS or 4500 <= code <= 4999

@@ -5,7 +5,8 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 30_000;
 const STEADY = 10_000;
 const WIRE_ERRORS = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
-const RESTARTS = new Set([1012, 1013, 4001]);
+const RESTARTS = new Set([1012, 1013, 4001]); // as edge/protocol/close_codes.py
+const RESTART_WAIT = [500, 10_000];
 
 /** Return how long to wait before the next attempt, in ms: full jitter under a bound that doubles up to 30 s. */
 export const backOff = (attempt, random = Math.random) => random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt, 10));
@@ -118,7 +119,7 @@ export class LiveSocket {
     if (isTerminal(code)) return this.#say({ name: "ended", code });
     let delay = backOff(this.#attempt);
     if (this.#retryAfter !== null) delay = this.#retryAfter;
-    else if (RESTARTS.has(code)) delay = Math.random() * 5000;
+    else if (RESTARTS.has(code)) delay = RESTART_WAIT[0] + Math.random() * (RESTART_WAIT[1] - RESTART_WAIT[0]);
     else if (code === 4013) delay = 30_000 + Math.random() * 5000;
     this.#retryAfter = null;
     this.#attempt += 1;

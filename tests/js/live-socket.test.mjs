@@ -252,6 +252,19 @@ test("a server that says when it will be back is asked then", () => {
   assert.equal(world.wires.length, 2);
 });
 
+test("a server that restarts without a word is given as much time, whatever its code for that", () => {
+  for (const code of [1012, 1013, 4001]) {
+    const waits = Array.from({ length: 50 }, () => {
+      const world = connected();
+      world.wire().breaks(code);
+      return world.states.at(-1).retryAt;
+    });
+
+    assert.ok(waits.every((wait) => wait >= 500 && wait < 10_000));
+    assert.ok(Math.max(...waits) - Math.min(...waits) > 3000, "they are spread");
+  }
+});
+
 test("silence longer than heartbeats allow is a dead connection", () => {
   const world = connected();
 
