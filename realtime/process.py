@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from edge.protocol.close_codes import CloseCode
 from fl import devices, histories
-from fl.exceptions import NotAllowed, Unauthenticated
+from fl.visibility import Principal
 from realtime import authentication, statistics
 from realtime.authentication import Person, Standing
 from realtime.checks import layer_is_in_memory
@@ -102,11 +102,16 @@ class Process:
             task.cancel()
         if self._clockwork:
             await asyncio.wait(self._clockwork)
-        await self.write_acknowledged()
-        await query(histories.look)
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)
-        await query(statistics.forget, self.instance)
+        try:
+            await self.write_acknowledged()
+            await query(histories.look)
+            await query(statistics.forget, self.instance)
+        except Exception:
+            # The end must not wait for a database that is away: devices are told again what they acknowledged, and the
+            # row of this process runs out.
+            logger.exception("the last words of this process could not be written")
 
     # ── people and devices, looked at again ───────────────────────────────────────────────────────────────────────────
 
@@ -150,20 +155,20 @@ class Process:
         person = self.people.get(connection.id)
         if person is None:
             return  # it left while the database was asked
-        user = standing.users.get(person.principal.user_id or 0)
-        if user is None or person.session_key not in standing.sessions:
+        user_id = person.principal.user_id or 0
+        digest = standing.password_digests.get(user_id)
+        if digest is None or person.session_key not in standing.sessions:
             connection.close(CloseCode.EXPIRED, "the session has ended")
-        elif authentication.password_digest(user) != person.password_digest:
+            return
+        if digest != person.password_digest:
             connection.close(CloseCode.EXPIRED, "the password was changed")
-        else:
-            try:
-                principal = authentication.principal_on(connection.kind, user)
-            except (NotAllowed, Unauthenticated) as error:
-                connection.close(close_code_of(error), error.message)
-                return
+            return
+        principal = standing.principals[connection.kind, user_id]
+        if not isinstance(principal, Principal):
+            connection.close(close_code_of(principal), principal.message)
+        elif principal != connection.principal:
             self.people[connection.id] = replace(person, principal=principal)
-            if principal != connection.principal:
-                connection.become(principal)
+            connection.become(principal)
 
     async def _recheck_devices(self) -> None:
         here = {device_id: connection_id for connection_id, device_id in self.devices.items()}
@@ -183,9 +188,16 @@ class Process:
             await query(histories.look)
 
     async def _renew_leases(self) -> None:
-        heard, self.heard = self.heard, set()
-        if heard:
-            await query(devices.heard_from, connection_ids=sorted(heard), now=timezone.now())
+        heard, self.heard = self.heard & self.devices.keys(), set()
+        try:
+            if heard:
+                await query(devices.heard_from, connection_ids=sorted(heard), now=timezone.now())
+            # The layer tells of a newer connection elsewhere at once; where it is away, this does.
+            await self._recheck_devices()
+        except Exception:
+            # Who was heard while the database was away is alive when it is back.
+            self.heard |= heard
+            raise
 
     async def write_acknowledged(self) -> None:
         """Write what devices have acknowledged; should that be lost, they are told again what they know already."""

@@ -360,6 +360,23 @@ async def test_when_the_server_restarts_everybody_is_told_and_when_to_come_back(
     assert (await late.closed())[0] == 4013
 
 
+async def test_a_process_ends_in_order_though_its_last_words_cannot_be_written(loop, monkeypatch, caplog):
+    from realtime import process, statistics
+
+    def away(*_):
+        raise LookupError("the database is away")
+
+    await dashboard()
+    monkeypatch.setattr(statistics, "forget", away)
+    ending = this_process()
+    await ending.close_all()
+
+    await ending.stop()
+
+    assert process.running_process() is None
+    assert "last words" in caplog.text
+
+
 async def test_a_process_takes_no_more_connections_than_it_may(loop, settings):
     settings.QFLARE_MAX_CONNECTIONS = 1
     await dashboard()
