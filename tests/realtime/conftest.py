@@ -4,9 +4,12 @@ import asyncio
 
 import pytest
 from channels.layers import channel_layers
+from django.conf import settings as project_settings
+from django.db import connection
 
 from realtime import publishing
 from realtime.process import running_process
+from tests.realtime.servers import ENVIRONMENT, start_server
 from tests.realtime.sockets import open_sockets
 
 
@@ -37,3 +40,19 @@ async def loop(transactional_db):
         assert process.hub.connections() == []
         assert process.people == process.devices == {}
         await process.stop()
+
+
+@pytest.fixture
+def own_server(transactional_db, tmp_path):
+    """Start servers on the tests' own database that a test may end: `own_server(kind, QFLARE_…="…")`."""
+    started = []
+
+    def start(kind="daphne", **environment):
+        database = connection.settings_dict["NAME"]
+        environment = {**ENVIRONMENT, "QFLARE_SECRET_KEY": project_settings.SECRET_KEY, **environment}
+        started.append(start_server(tmp_path / "own", database=database, kind=kind, environment=environment))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

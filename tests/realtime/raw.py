@@ -1,5 +1,6 @@
 """A WebSocket client down to the bytes: it can send what no library would, and stop reading."""
 
+import json
 import os
 import socket
 import struct
@@ -126,3 +127,10 @@ class RawClient:
         if not data:
             raise ConnectionError("the server has ended the connection")
         self._data += data
+
+
+def dashboard(server, **options):
+    """Return a dashboard's socket, of which the welcome was read."""
+    client = RawClient(server.port, "/ws/dashboard", **options)
+    assert json.loads(client.text())["event"] == "welcome"
+    return client

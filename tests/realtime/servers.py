@@ -29,7 +29,15 @@ OURS = ["daphne", "uvicorn"]
 STOCK = "stock uvicorn"
 STOCK_OPTIONS = ["--ws-per-message-deflate", "false", "--ws-max-size", "1048576"]
 STOCK_OPTIONS += ["--ws-ping-interval", "75", "--ws-ping-timeout", "20"]
+STOCK_OPTIONS += ["--timeout-graceful-shutdown", "4", "--no-proxy-headers"]
 """As the deployment document has them."""
+ENVIRONMENT = {
+    "QFLARE_PUBLIC_DASHBOARD": "1",
+    "QFLARE_POLL_SECONDS": "0.1",
+    "QFLARE_STALL_SECONDS": "1",
+    "QFLARE_ALLOWED_ORIGINS": "https://app.example",
+}
+"""For tests of the wire: what is worth waiting for comes soon."""
 
 
 class Server:
@@ -54,6 +62,13 @@ class Server:
     def log(self):
         """All that the server has written so far, over all its starts."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("server-*.log")))
+
+    def wait_for_log(self, words):
+        """Wait until the server has written this."""
+        give_up = time.monotonic() + GIVE_UP_SECONDS
+        while words not in self.log:
+            assert time.monotonic() < give_up, self.log
+            time.sleep(0.05)
 
     def start(self):
         """Start the process and wait until it answers."""

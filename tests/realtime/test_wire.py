@@ -17,15 +17,9 @@ from fl.models import Event
 from realtime.models import ServerProcess
 from tests.builders import person
 from tests.realtime.acts import cookie_of, note, record, record_now
-from tests.realtime.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, Refused, drop_all
-from tests.realtime.servers import OURS, start_server
+from tests.realtime.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, Refused, dashboard, drop_all
+from tests.realtime.servers import ENVIRONMENT, OURS, start_server
 
-ENVIRONMENT = {
-    "QFLARE_PUBLIC_DASHBOARD": "1",
-    "QFLARE_POLL_SECONDS": "0.1",
-    "QFLARE_STALL_SECONDS": "1",
-    "QFLARE_ALLOWED_ORIGINS": "https://app.example",
-}
 END_SECONDS = 5
 MARGIN_SECONDS = 10
 """For a machine that others use too: without an end of its own, the server would wait for such peers without end."""
@@ -69,19 +63,6 @@ def still_served(neighbour, title="still served"):
         frame["data"]["title"] != title
     ):
         pass
-
-
-def wait_for_log(server, words):
-    give_up = time.monotonic() + 60
-    while words not in server.log:
-        assert time.monotonic() < give_up, server.log
-        time.sleep(0.05)
-
-
-def dashboard(server, **options):
-    client = RawClient(server.port, "/ws/dashboard", **options)
-    assert json.loads(client.text())["event"] == "welcome"
-    return client
 
 
 def test_the_three_lines_of_the_original_work(server):
@@ -281,7 +262,7 @@ def test_a_peer_that_never_reads_is_ended_and_its_neighbours_get_everything(serv
             found.append(frame["seq"])
 
     assert found == list(range(1, number + 1))
-    wait_for_log(server, "took nothing")
+    server.wait_for_log("took nothing")
     assert stuck.close_code() in (1006, 4008)
 
 
@@ -329,22 +310,6 @@ class SlowReader:
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def own_server(request, transactional_db, tmp_path):
-    """A server that a test may end."""
-    started = []
-
-    def start(kind="daphne", **environment):
-        database = connection.settings_dict["NAME"]
-        settings_ = {**ENVIRONMENT, "QFLARE_SECRET_KEY": settings.SECRET_KEY, **environment}
-        started.append(start_server(tmp_path / "own", database=database, kind=kind, environment=settings_))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
 
 
 @pytest.mark.parametrize("kind", OURS)
