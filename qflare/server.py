@@ -4,6 +4,8 @@ Everything is done in methods that Daphne's `Server` offers for overriding; no o
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
@@ -17,6 +19,9 @@ from qflare.serving import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotList
 from qflare.sockets import Socket, begin_socket
 from realtime.process import running_process
 from realtime.publishing import use_loop
+
+TURNS = 5
+"""Daphne looks at all connections every one and every two seconds; here every so many of these times."""
 
 
 class Server(DaphneServer):
@@ -43,6 +48,7 @@ class Server(DaphneServer):
         self._ports: list[Any] = []
         self._watch = Watch()
         self._failure = ""
+        self._turns = Counter[str]()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -114,6 +120,24 @@ class Server(DaphneServer):
             protocol.outlet.end("was too slow")
         elif kind == "websocket.send":
             await protocol.outlet.drained()
+
+    # ── what Daphne looks after by the clock ──────────────────────────────────────────────────────────────────────────
+
+    def application_checker(self) -> None:
+        """Forget applications that have ended, and what ends them late, of all connections in one go."""
+        self._at_a_slower_clock("applications", 1, DaphneServer.application_checker)
+
+    def timeout_checker(self) -> None:
+        """Ping who has been silent for long."""
+        self._at_a_slower_clock("timeouts", 2, DaphneServer.timeout_checker)
+
+    def _at_a_slower_clock(self, name: str, seconds: int, look: Callable[[DaphneServer], None]) -> None:
+        # To look at a thousand idle connections each second would be a good part of what they cost.
+        self._turns[name] += 1
+        if self._turns[name] % TURNS:
+            asyncio.get_running_loop().call_later(seconds, getattr(self, look.__name__))
+        else:
+            look(self)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

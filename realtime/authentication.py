@@ -26,6 +26,7 @@ from fl.roles import Role, role_names
 from fl.visibility import ANYONE, Principal, principal_of_user
 from realtime.groups import Kind
 
+Refusal = Unauthenticated | NotAllowed
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -104,17 +105,30 @@ def session_digest(key: str) -> str:
 
 @dataclass(frozen=True)
 class Standing:
-    """What people who are connected may do now: users by id, and the sessions that are still open."""
+    """What people who are connected may do now: by user, for all of that user's connections, and the open sessions."""
 
-    users: dict[int, User]
+    password_digests: dict[int, str]
+    principals: dict[tuple[Kind, int], Principal | Refusal]
+    """As `principal_on` returns them, or what it raises."""
     sessions: frozenset[str]
 
 
 def standing_of(user_ids: Collection[int], session_keys: Collection[str], now: datetime) -> Standing:
     """Look up people and sessions, all of them in three queries however many there are."""
-    users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
+    users = list(User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups"))
     sessions = Session.objects.filter(session_key__in=session_keys, expire_date__gt=now)
-    return Standing({user.pk: user for user in users}, frozenset(sessions.values_list("session_key", flat=True)))
+    return Standing(
+        {user.pk: password_digest(user) for user in users},
+        {(kind, user.pk): _principal_or_refusal(kind, user) for user in users for kind in Kind},
+        frozenset(sessions.values_list("session_key", flat=True)),
+    )
+
+
+def _principal_or_refusal(kind: Kind, user: User) -> Principal | Refusal:
+    try:
+        return principal_on(kind, user)
+    except (Unauthenticated, NotAllowed) as refusal:
+        return refusal
 
 
 # ── origin ────────────────────────────────────────────────────────────────────────────────────────────────────────────
