@@ -41,6 +41,7 @@ from fl.lifecycle import (
 from fl.metrics import score, spreads_of
 from fl.models import Assignment, Device, GlobalModel, Round, Run, Update
 from fl.models.update import UpdateState
+from fl.outages import is_outage
 from fl.payloads import (
     assignment_message,
     assignment_progress_from,
@@ -203,6 +204,8 @@ def _initialise(run: Run, now: datetime) -> bool:
         model = GlobalModel(run=run, version=0, created_at=now, **vars(stored))
         model.metrics = aggregation.evaluate_model(model)
     except Exception as error:
+        if is_outage(error):
+            raise  # the run can begin when the database is back
         # Whatever a task or strategy raises is told on the run, which cannot begin.
         logger.exception("run %s cannot begin", run.pk)
         return _fail_to_begin(run, error, now)
@@ -341,6 +344,8 @@ def _aggregate(round_: Round, states: list[str], clock: _Clock, is_stopping: Cal
             _give_back(claim)
             return False
         except Exception as error:
+            if is_outage(error):
+                raise  # it is done again when the database is back and the claim has run out
             # Whatever a strategy raises fails the round with that reason; the last model stays the newest.
             logger.exception("round %s of run %s could not be aggregated", round_.number, round_.run_id)
             return _fail_claimed(claim, f"aggregation failed: {error}", claim.now())
@@ -379,6 +384,8 @@ def _measure_and_publish(claim: _Claim, candidate: GlobalModel) -> bool:
     try:
         metrics = aggregation.evaluate_model(candidate)
     except Exception as error:
+        if is_outage(error):
+            raise
         # A model that cannot be measured is not published; the reason is told.
         logger.exception("round %s of run %s could not be evaluated", claim.round.number, claim.round.run_id)
         return _fail_claimed(claim, f"evaluation failed: {error}", claim.now())

@@ -22,6 +22,7 @@ from fl.coordination import advance, advance_run
 from fl.devices import expire_leases
 from fl.lifecycle import RunState
 from fl.models import Run
+from fl.outages import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Coordinator(threading.Thread):
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._sweep_at = self._expire_at = timezone.now()
+        self._database_was_away = False
         self._told: set[str] = set()
         self._seen: set[str] = set()
 
@@ -75,7 +77,15 @@ class Coordinator(threading.Thread):
 
     def _expire_leases(self, now: datetime) -> None:
         # By the clock alone: what wakes us is not a lease that ran out.
-        if now >= self._expire_at:
+        if now < self._expire_at:
+            return
+        if self._database_was_away:
+            # No process could renew a lease meanwhile: each gets the whole time for it, from the first answer on.
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            self._database_was_away = False
+            self._expire_at = timezone.now() + timedelta(seconds=settings.QFLARE_LEASE_SECONDS)
+        else:
             expire_leases(now=now)
             self._expire_at = now + timedelta(seconds=settings.QFLARE_CLOCK_SECONDS)
 
@@ -85,6 +95,9 @@ class Coordinator(threading.Thread):
             self._sweep_at = now + timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
 
     def _tell(self, error: Exception) -> None:
+        if is_outage(error):
+            self._database_was_away = True
+            self._expire_at = timezone.now()
         text = f"{type(error).__name__}: {error}"
         self._seen.add(text)
         if text in self._told:

@@ -12,6 +12,7 @@ import msgspec
 
 from edge.protocol.http import Problem, ProblemBody
 from fl.api.authentication import CHALLENGE
+from fl.api.errors import failure_of
 
 MAX_BODY_BYTES = 1024 * 1024
 """The longest body of a request, those of updates aside."""
@@ -134,6 +135,12 @@ async def answer(
     await send({"type": "http.response.body", "body": data, "more_body": True})
     await incoming.throw_away()
     await send({"type": "http.response.body", "body": b""})
+
+
+async def answer_failure(incoming: Incoming, send: Send, error: Exception) -> None:
+    """Answer what is not the sender's fault: an outage of the database, or what nobody expected."""
+    status, body, headers = failure_of(error)
+    await answer(incoming, send, status, body, *((name.encode(), value.encode()) for name, value in headers.items()))
 
 
 async def bounded(application: Call, scope: dict[str, Any], receive: Receive, send: Send) -> None:

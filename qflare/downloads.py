@@ -10,11 +10,11 @@ from django.utils import timezone
 from edge.protocol.http import Problem, ProblemBody
 from fl.api.authentication import sender_of
 from fl.api.downloads import fetch_weights
-from fl.api.errors import SERVER_ERROR, problem_of, status_of
+from fl.api.errors import problem_of, status_of
 from fl.api.streaming import FilePart, Reply
 from fl.exceptions import FlError
 from fl.payloads import WEIGHTS_PATH
-from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer
+from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer, answer_failure
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ async def send_weights(digest: str, scope: Scope, receive: Receive, send: Send, 
         reply, content = await call(fetch_weights, digest, device_id, method, incoming.headers)
     except FlError as error:
         await answer(incoming, send, status_of(error), problem_of(error))
-    except Exception:
+    except Exception as error:
         logger.exception("the weights %s could not be sent", digest)
-        await answer(incoming, send, HTTPStatus.INTERNAL_SERVER_ERROR, SERVER_ERROR)
+        await answer_failure(incoming, send, error)
     else:
         await _send(reply, content, incoming, send)
 

@@ -102,8 +102,13 @@ def _database() -> dict[str, Any]:
         # An in-memory database is one connection's; threads and processes need the file.
         database["TEST"] = {"NAME": str(QFLARE_DATA_DIR / "test.sqlite3")}
     else:
-        # Connections that idle in threads are the pool's, not each thread's.
-        database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": {"min_size": 1, "max_size": 20}}
+        # Connections that idle in threads are the pool's, not each thread's. It looks for a database that is away anew
+        # for each who asks, and not in ever longer pauses of its own.
+        wait = env_number("QFLARE_DATABASE_WAIT_SECONDS", 5, 0.1, 600)
+        pool = {"min_size": 1, "max_size": 20, "timeout": wait, "reconnect_timeout": wait}
+        database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": pool}
+        # Those that a restart of the database has ended are found before they are used.
+        database["CONN_HEALTH_CHECKS"] = True
     return database
 
 

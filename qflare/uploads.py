@@ -13,11 +13,11 @@ from django.utils import timezone
 
 from edge.protocol.http import Problem, ProblemBody, UpdateReceipt
 from fl.api.authentication import sender_of
-from fl.api.errors import SERVER_ERROR, problem_of, status_of
+from fl.api.errors import problem_of, status_of
 from fl.api.uploads import Upload
 from fl.exceptions import FlError
 from fl.payloads import UPDATE_PATH
-from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer
+from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer, answer_failure
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ async def take_update(assignment_id: int, scope: Scope, receive: Receive, send: 
         return
     except FlError as error:
         await answer(incoming, send, status_of(error), problem_of(error))
-    except Exception:
+    except Exception as error:
         logger.exception("an update for assignment %s could not be taken", assignment_id)
-        await answer(incoming, send, HTTPStatus.INTERNAL_SERVER_ERROR, SERVER_ERROR)
+        await answer_failure(incoming, send, error)
     else:
         await answer(incoming, send, HTTPStatus.OK, receipt)
 

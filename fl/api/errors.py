@@ -4,13 +4,15 @@ The body is `edge.protocol.http.ProblemBody`: {"error": {"code", "message", "act
 not be read, 422 that it was read and asks for something that cannot be.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template import loader
 from django.views import defaults
 from rest_framework import exceptions, status
 from rest_framework.response import Response
@@ -30,6 +32,7 @@ from fl.exceptions import (
     Unauthenticated,
     UpdateRefused,
 )
+from fl.outages import RETRY_SECONDS, is_outage
 
 STATUS: dict[type[FlError], int] = {
     FlError: 422,
@@ -55,6 +58,13 @@ SERVER_ERROR = ProblemBody(
     )
 )
 """What nobody expected; the log has it whole."""
+DATABASE_AWAY = ProblemBody(
+    error=Problem(
+        code="database_away",
+        message="the server's database is away, or too busy to answer this",
+        action=f"try again in {RETRY_SECONDS} s; a command with an Idempotency-Key is never done twice",
+    )
+)
 
 _ACTIONS = {
     "not_authenticated": "sign in, or send a device's token",
@@ -75,6 +85,13 @@ def problem_of(error: FlError) -> ProblemBody:
     return ProblemBody(error=Problem(code=error.reason_code, message=error.message, action=error.action))
 
 
+def failure_of(error: BaseException | None) -> tuple[int, ProblemBody, Mapping[str, str]]:
+    """Return status, body and headers for what is not the asker's fault: an outage, or what nobody expected."""
+    if is_outage(error):
+        return HTTPStatus.SERVICE_UNAVAILABLE, DATABASE_AWAY, {"Retry-After": str(RETRY_SECONDS)}
+    return HTTPStatus.INTERNAL_SERVER_ERROR, SERVER_ERROR, {}
+
+
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn what a view raised into its answer; None for what nobody expected, which is logged whole and answers 500."""
     if isinstance(error, Http404):
@@ -85,6 +102,9 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
         response = Response(msgspec.to_builtins(problem_of(error)), status=status_of(error))
     elif isinstance(error, exceptions.APIException):
         response = _answer_of_framework(error)
+    elif is_outage(error):
+        code, body, headers = failure_of(error)
+        response = Response(msgspec.to_builtins(body), status=code, headers=dict(headers))
     else:
         return None
     if response.status_code == HTTPStatus.UNAUTHORIZED:
@@ -102,10 +122,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer what nobody expected; the log has it whole."""
-    if not request.path.startswith("/api/"):
+    """Answer what nobody caught, in the API's shape under `/api/`, elsewhere by a page; the log has it whole."""
+    code, body, headers = failure_of(sys.exception())
+    if request.path.startswith("/api/"):
+        return JsonResponse(msgspec.to_builtins(body), status=code, headers=headers)
+    if code == HTTPStatus.INTERNAL_SERVER_ERROR:
         return defaults.server_error(request)
-    return JsonResponse(msgspec.to_builtins(SERVER_ERROR), status=500)
+    # Without what a request brings to a page: who is signed in would be asked of the database.
+    return HttpResponse(loader.render_to_string("503.html", {"problem": body.error}), status=code, headers=headers)
 
 
 def _answer_of_framework(error: exceptions.APIException) -> Response:
