@@ -1,5 +1,6 @@
 """Connections and broadcasts by REST: figures for operators, speech for admins."""
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,6 +19,7 @@ from fl.api.schema import COMMAND_PARAMETERS
 from fl.exceptions import NotAllowed
 from fl.visibility import AUDIENCES
 from realtime.broadcasts import BroadcastRequest, send
+from realtime.health import health
 from realtime.statistics import connection_statistics
 
 
@@ -45,6 +48,28 @@ class ConnectionsView(APIView):
     def get(self, request: Request) -> Response:
         """Return the figures; each process writes its own every ten seconds."""
         return Response(msgspec.to_builtins(connection_statistics(timezone.now())))
+
+
+class HealthView(APIView):
+    """How what the server stands on is, for whoever watches it or shares work out among servers."""
+
+    authentication_classes = ()
+    permission_classes = [AllowAny]
+
+    @extend_schema_serializer(component_name="Health")
+    class OutputSerializer(serializers.Serializer[Any]):
+        """What this process can reach."""
+
+        database = serializers.ChoiceField(choices=["ok"], help_text="Where it is away, the answer is 503.")
+        layer = serializers.ChoiceField(
+            choices=["ok", "away", "in_memory"],
+            help_text="While it is away events come by the log, late by the poll interval.",
+        )
+
+    @extend_schema(operation_id="health_retrieve", responses=OutputSerializer)
+    def get(self, request: Request) -> Response:
+        """Try the database and the channel layer; without the database the server can do nothing, and answers 503."""
+        return Response(asdict(health()))
 
 
 class BroadcastsView(APIView):

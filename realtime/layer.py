@@ -1,7 +1,8 @@
 """This process's memberships in the channel layer: a few channels that each receive a message once for all connections.
 
 The layer is the fast path and no more: it may lose messages, forget members, or be away. A channel outlives all that:
-it backs off, joins again, and tells its owner that something may have been missed.
+it knows which groups it wants to be in, brings that about as soon as the layer lets it, and tells its owner that
+something may have been missed. Nobody who joins waits long for a layer that is away.
 """
 
 import asyncio
@@ -13,7 +14,10 @@ from realtime.publishing import channel_layer
 
 logger = logging.getLogger(__name__)
 
+FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
+MOVE_SECONDS = 2.0
+"""How long a layer may take over one move."""
 
 
 class LayerChannel:
@@ -29,87 +33,116 @@ class LayerChannel:
         self._name = name
         self._receive = receive
         self._missed = missed
-        self._groups: set[str] = set()
+        self._wanted: set[str] = set()
+        self._joined: set[str] = set()
         self._channel = ""
-        self._task: asyncio.Task[None] | None = None
+        self._is_broken = False
+        self._broke = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()
 
     async def join(self, group: str) -> None:
         """Become a member of a group; where the layer is away, as soon as it is back."""
-        async with self._turn:
-            self._groups.add(group)
-            if self._task is None:
-                self._task = asyncio.create_task(self._run(), name=f"layer channel {self._name}")
-            if self._channel:
-                await self._attempt("join", group)
-                return
-        await self._open()
+        self._wanted.add(group)
+        if not self._tasks:
+            for work in (self._receive_all, self._mend):
+                self._tasks.append(asyncio.create_task(work(), name=f"layer channel {self._name}: {work.__name__}"))
+        await self._settle_unless_broken()
 
     async def leave(self, group: str) -> None:
         """Leave a group."""
-        async with self._turn:
-            self._groups.discard(group)
-            if self._channel:
-                await self._attempt("leave", group)
+        self._wanted.discard(group)
+        await self._settle_unless_broken()
 
     async def rejoin(self) -> None:
         """Join all groups once more: layers forget members after a day, or when they restart."""
-        async with self._turn:
-            for group in sorted(self._groups):
-                if self._channel:
-                    await self._attempt("join", group)
+        self._joined.clear()
+        await self._settle_unless_broken()
 
     async def stop(self) -> None:
         """Leave all groups and receive no more."""
-        for group in sorted(self._groups):
-            await self.leave(group)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-            self._channel = ""
+        self._wanted.clear()
+        await self._settle_unless_broken()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+            self._tasks.clear()
+        self._channel = ""
 
-    async def _attempt(self, move: str, group: str) -> None:
-        layer = channel_layer()
+    # ── what is wanted ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _settle_unless_broken(self) -> None:
+        if self._is_broken:
+            return
         try:
-            if move == "join":
-                await layer.group_add(group, self._channel)
-            else:
-                await layer.group_discard(group, self._channel)
+            await self._settle()
         except Exception as error:
-            # The receive loop notices too, and joins again; until then the log is polled.
-            logger.warning("the channel layer did not let %s %s %s: %s", self._name, move, group, error)
+            self._break(error)
 
-    async def _open(self) -> None:
+    async def _settle(self) -> None:
+        """Be in the groups that are wanted, and in no others."""
+        layer = channel_layer()
         async with self._turn:
-            if self._channel:
-                return
-            layer = channel_layer()
-            try:
-                self._channel = await layer.new_channel(f"hub.{self._name}.")
-            except Exception as error:
-                logger.warning("the channel layer gives no channel to %s: %s", self._name, error)
-                return
-            for group in sorted(self._groups):
-                await self._attempt("join", group)
+            if not self._channel:
+                async with asyncio.timeout(MOVE_SECONDS):
+                    self._channel = await layer.new_channel(f"hub.{self._name}.")
+                self._opened.set()
+            for group in sorted(self._wanted - self._joined):
+                async with asyncio.timeout(MOVE_SECONDS):
+                    await layer.group_add(group, self._channel)
+                self._joined.add(group)
+            for group in sorted(self._joined - self._wanted):
+                async with asyncio.timeout(MOVE_SECONDS):
+                    await layer.group_discard(group, self._channel)
+                self._joined.discard(group)
 
-    async def _run(self) -> None:
-        pause = 0.1
+    def _break(self, error: Exception) -> None:
+        # Once each time it breaks; until it is mended the log is polled.
+        if not self._is_broken:
+            logger.warning(
+                "the channel layer is away for %s, events will be late: %s: %s",
+                self._name,
+                type(error).__name__,
+                error,
+            )
+        self._is_broken = True
+        self._broke.set()
+
+    async def _mend(self) -> None:
+        """Try again and again, in longer and longer pauses, once something went wrong."""
         while True:
-            try:
-                if not self._channel:
-                    await self._open()
-                if self._channel:
-                    message = await channel_layer().receive(self._channel)
-                    pause = 0.1
-                    await self._handle(message)
-                    continue
-            except Exception as error:
-                logger.warning("the channel layer failed for %s: %s: %s", self._name, type(error).__name__, error)
-                self._channel = ""
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await self._broke.wait()
+            self._broke.clear()
+            pause = FIRST_PAUSE_SECONDS
+            while self._is_broken:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                try:
+                    await self._settle()
+                    # Who joined while it was being mended did not wait for it.
+                    self._is_broken = self._wanted != self._joined
+                except Exception as error:
+                    logger.debug("the channel layer is still away for %s: %s", self._name, error)
+            logger.warning("the channel layer is back for %s", self._name)
             await self._missed()
+
+    # ── what comes in ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _receive_all(self) -> None:
+        while True:
+            await self._opened.wait()
+            try:
+                message = await channel_layer().receive(self._channel)
+            except Exception as error:
+                # Some layers forget their members when they restart, so all groups are joined anew.
+                self._opened.clear()
+                self._channel = ""
+                self._joined.clear()
+                self._break(error)
+                continue
+            await self._handle(message)
 
     async def _handle(self, message: LayerMessage) -> None:
         try:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Addressed = tuple[str, LayerMessage]
 """A group, and a message to it."""
 
+_TRIAL: Addressed = ("nobody", {"type": "trial"})
 MAX_WAITING = 20_000
 SEND_SECONDS = 5.0
 
@@ -76,12 +77,10 @@ class _Road:
             self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
 
     async def _send_all(self) -> None:
-        layer = channel_layer()
         while self._waiting:
             group, message = self._waiting.popleft()
             try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await layer.group_send(group, message)
+                await _send_one(group, message)
                 self._is_broken = False
             except Exception as error:
                 self._complain(f"{type(error).__name__}: {error}")
@@ -136,6 +135,15 @@ def loop_of_process() -> asyncio.AbstractEventLoop | None:
     return road.loop if road else None
 
 
+def try_layer() -> None:
+    """Send a message that nobody hears, and raise what the layer raises: for threads that ask how it is."""
+    road = _running_road()
+    if road is None:
+        asyncio.run(_send_one(*_TRIAL))
+    else:
+        asyncio.run_coroutine_threadsafe(_send_one(*_TRIAL), road.loop).result()
+
+
 @contextmanager
 def own_loop() -> Iterator[None]:
     """Keep a loop in a thread while the block runs: for a process that publishes much and serves nobody."""
@@ -165,12 +173,15 @@ def _send_from_here(messages: Sequence[Addressed]) -> None:
         use_loop(loop).put(messages)
 
 
+async def _send_one(group: str, message: LayerMessage) -> None:
+    async with asyncio.timeout(SEND_SECONDS):
+        await channel_layer().group_send(group, message)
+
+
 async def _send_now(messages: Sequence[Addressed]) -> None:
-    layer = channel_layer()
     for group, message in messages:
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await layer.group_send(group, message)
+            await _send_one(group, message)
         except Exception as error:
             # The event is in the log, where every hub looks within seconds.
             logger.warning(

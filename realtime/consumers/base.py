@@ -354,7 +354,8 @@ class Consumer(AsyncWebsocketConsumer):
         self.connection.say(
             Error(code=refusal.code, message=refusal.message, retry_after=refusal.retry_after), id=refusal.id
         )
-        if self._errors.spend(asyncio.get_running_loop().time()):
+        # What the server fails at is no mistake of the client's.
+        if refusal.code != "internal" and self._errors.spend(asyncio.get_running_loop().time()):
             if refusal.code == "rate_limited":
                 self.connection.close(CloseCode.TOO_MANY, "too many messages, again and again")
             else:

@@ -1,0 +1,116 @@
+"""A process's place in the channel layer outlives the layer, and the server says when the layer is away."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from channels.layers import channel_layers
+from django.test import Client
+from redis.exceptions import RedisError
+
+from realtime.layer import LayerChannel
+from realtime.publishing import channel_layer
+from tests.realtime.sockets import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def redis_layer(settings, redis_server):
+    """The layer of a Redis of this test's own."""
+    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_server.url]}}}
+    channel_layers.backends = {}
+    yield redis_server
+    channel_layers.backends = {}
+
+
+@pytest.fixture
+async def member(redis_layer):
+    """A channel, what it heard, and how often it may have missed something."""
+    channel = LayerChannel("test", receive=_take, missed=_count)
+    channel.heard, channel.missed = [], 0
+    _take.channel = _count.channel = channel
+    yield channel
+    await channel.stop()
+    await channel_layer().flush()
+
+
+async def _take(message):
+    _take.channel.heard.append(message["n"])
+
+
+async def _count():
+    _count.channel.missed += 1
+
+
+async def send_until_heard(group, member, n):
+    """Send a number to a group again and again: until a subscription is back, Redis forgets what it is sent."""
+    async with asyncio.timeout(30):
+        while n not in member.heard:
+            with suppress(RedisError):  # the first message finds that its connection has ended
+                await channel_layer().group_send(group, {"n": n})
+            await asyncio.sleep(0.02)
+
+
+async def test_a_group_that_was_joined_before_redis_died_is_heard_when_it_is_back(member, redis_layer):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+
+    redis_layer.stop()
+    redis_layer.start()
+
+    await send_until_heard("a", member, 2)
+
+
+async def test_a_group_that_is_joined_while_redis_is_away_is_joined_when_it_is_back(member, redis_layer):
+    await member.join("a")
+    redis_layer.stop()
+
+    async with asyncio.timeout(10):
+        for group in ("b", "c"):
+            await member.join(group)
+    redis_layer.start()
+
+    await send_until_heard("b", member, 1)
+    await send_until_heard("c", member, 2)
+    await eventually(lambda: member.missed == 1)
+
+
+async def test_a_channel_that_began_while_redis_was_away_comes_to_life_with_it(member, redis_layer):
+    redis_layer.stop()
+    await member.join("a")
+    redis_layer.start()
+
+    await send_until_heard("a", member, 1)
+
+
+async def test_a_group_that_was_left_while_redis_was_away_is_heard_no_more(member, redis_layer):
+    await member.join("a")
+    await member.join("b")
+    redis_layer.stop()
+    await member.join("c")  # finds out that it is away
+    await member.leave("a")
+    redis_layer.start()
+
+    await send_until_heard("c", member, 1)
+    await channel_layer().group_send("a", {"n": 2})
+    await send_until_heard("b", member, 3)
+    assert 2 not in member.heard
+
+
+def test_health_says_that_one_process_needs_no_layer():
+    response = Client().get("/api/v1/health/")
+
+    assert (response.status_code, response.json()) == (200, {"database": "ok", "layer": "in_memory"})
+
+
+def test_health_says_when_redis_is_away_and_when_it_is_back(redis_layer):
+    def layer():
+        return Client().get("/api/v1/health/").json()["layer"]
+
+    assert layer() == "ok"
+    redis_layer.stop()
+    assert layer() == "away"
+    redis_layer.start()
+    assert layer() == "ok"
