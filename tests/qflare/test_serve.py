@@ -10,8 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.core.management.base import CommandError
 
-from tests.realtime.servers import start_server
+from qflare.management.commands.serve import server_class
+from tests.realtime.servers import OURS, start_server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,13 +33,14 @@ def test_a_database_that_is_not_up_to_date_is_refused_with_what_to_run(tmp_path)
     assert "Traceback" not in done.stderr
 
 
-def test_a_taken_port_is_one_clear_message(tmp_path):
+@pytest.mark.parametrize("kind", OURS)
+def test_a_taken_port_is_one_clear_message(tmp_path, kind):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
 
-        done = run(tmp_path, "serve", "--port", str(port))
+        done = run(tmp_path, "serve", "--server", kind, "--port", str(port))
 
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
@@ -52,9 +55,17 @@ def test_a_heartbeat_that_does_not_fit_the_lease_is_refused_before_anything_star
     assert "QFLARE_LEASE_SECONDS" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("serve"))
+def test_a_server_that_is_not_installed_is_named_with_what_to_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "qflare.uvicorn_server", raising=False)
+
+    with pytest.raises(CommandError, match=r"(?s)uvicorn is not installed.*pip install -r requirements\.txt"):
+        server_class("uvicorn")
+
+
+@pytest.fixture(scope="module", params=OURS)
+def server(request, tmp_path_factory):
+    server = start_server(tmp_path_factory.mktemp("serve"), kind=request.param)
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log
