@@ -80,11 +80,10 @@ class House:
         self.programs.append(program)
         return program
 
-    def serve(self, **environment):
+    def serve(self, *options, **environment):
         """Start the server, again on the same port; returns when it listens."""
-        self.server = self.start(
-            "server", "manage.py", "serve", "--port", self.port, QFLARE_DATA_DIR=str(self.data), **environment
-        )
+        command = ("manage.py", "serve", "--port", self.port, *options)
+        self.server = self.start("server", *command, QFLARE_DATA_DIR=str(self.data), **environment)
         wait_for("the server listens", lambda: "serving on" in self.server.said(), needs=[self.server])
         return self.server
 
@@ -297,19 +296,29 @@ class Template:
 def make_template(folder):
     """Set a house up through its doors: migrate, start, enrol the devices in order, sign in, stop."""
     with House(folder) as house:
-        prepared = house.start(
-            "prepare",
-            *("-m", "tests.journeys.prepare", DEVICES),
-            QFLARE_DATA_DIR=str(house.data),
-            DJANGO_SETTINGS_MODULE="qflare.settings",
-        )
-        assert prepared.wait() == 0, prepared.said()
-        tokens = re.findall(r"^qfe1\S+$", prepared.said(), re.MULTILINE)
+        tokens = prepare(house)
         house.serve()
-        with Doors(Server(house.address), None) as doors:
-            for number, token in enumerate(tokens, start=1):
-                enroll(Home(house.home(number)), doors, read_token(token), name_of(number))
+        enroll_all(house, tokens)
         return Template(folder, sign_in(house))
+
+
+def prepare(house):
+    """Make a house's database with an admin; return tokens for its devices."""
+    prepared = house.start(
+        "prepare",
+        *("-m", "tests.journeys.prepare", DEVICES),
+        QFLARE_DATA_DIR=str(house.data),
+        DJANGO_SETTINGS_MODULE="qflare.settings",
+    )
+    assert prepared.wait() == 0, prepared.said()
+    return re.findall(r"^qfe1\S+$", prepared.said(), re.MULTILINE)
+
+
+def enroll_all(house, tokens):
+    """Enrol the devices in order, by the server that the house is addressed at."""
+    with Doors(Server(house.address), None) as doors:
+        for number, token in enumerate(tokens, start=1):
+            enroll(Home(house.home(number)), doors, read_token(token), name_of(number))
 
 
 def sign_in(house):
