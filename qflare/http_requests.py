@@ -10,6 +10,7 @@ import fcntl
 import logging
 import struct
 import termios
+from collections import deque
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -24,6 +25,8 @@ WAITING_BYTES = 512 * 1024
 """How much of a body may wait for the application before the sender is held back."""
 READ_BYTES = 256 * 1024
 """What is read from a sender's socket at once while its body comes, and what may wait for a reader unsent."""
+SMALL_BYTES = 64 * 1024
+"""Pieces that have no more than this together are joined; to copy larger ones costs more than to call once for each."""
 LOOKS = 10
 """How often a reader is looked at in the time that it has to take something."""
 
@@ -36,7 +39,7 @@ class Body:
 
     def __init__(self, channel: "Channel") -> None:
         self._channel: Channel | None = channel
-        self._pieces: list[bytes] = []
+        self._pieces = deque[bytes]()
         self._waiting = 0
         self._is_held_back = False
         self._is_told = False
@@ -94,11 +97,14 @@ class Body:
         self._news.set()
 
     def _next(self) -> dict[str, Any]:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._waiting = 0
-        self._is_told = self.is_complete
-        if self._is_held_back and self._channel is not None:
+        if len(self._pieces) > 1 and self._waiting <= SMALL_BYTES:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        else:
+            data = self._pieces.popleft() if self._pieces else b""
+        self._waiting -= len(data)
+        self._is_told = self.is_complete and not self._pieces
+        if self._is_held_back and self._waiting < WAITING_BYTES // 2 and self._channel is not None:
             self._is_held_back = False
             self._channel.read_on()
         return {"type": "http.request", "body": data, "more_body": not self._is_told}
