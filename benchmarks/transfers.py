@@ -9,7 +9,7 @@ as at first and answered like it without its checks; memory and echo are those o
 accepted. Download: QFLARE's door, and an ASGI application on stock Daphne that sends bytes from memory. Echo: a
 WebSocket's ping every 5 ms, alone and beside an upload. What goes before, so that both servers know the model's shapes
 (which takes a second, and as much memory as the model): an upload that QFLARE refuses for its length, and one to the
-stock view. Memory is the peak of each transfer above what the server had before it received the first byte of any.
+stock view. Memory is the worst peak above what the server had before the first upload, or before the first download.
 """
 
 import argparse
@@ -63,24 +63,29 @@ def main() -> None:
         _client("refused", ours.port, refused["update_path"], _headers(refused))
         _upload(stock, first)
         ours.take_level()
-        for number, sent in enumerate(fresh):
-            _block(ours, stock, sent, figures)
+        for sent in fresh:
+            _upload_block(ours, stock, sent, figures)
+            print(f"upload {figures.upload_mb_s[-1]:.0f}, stock {figures.stock_upload_mb_s[-1]:.0f} MB/s", flush=True)
+        ours.take_level()
+        for sent in fresh:
+            _download_block(ours, stock, sent, figures)
             print(
-                f"block {number + 1}/{blocks}: upload {figures.upload_mb_s[-1]:.0f} and"
-                f" {figures.stock_upload_mb_s[-1]:.0f} MB/s, download {figures.download_mb_s[-1]:.0f} and"
-                f" {figures.stock_download_mb_s[-1]:.0f} MB/s",
+                f"download {figures.download_mb_s[-1]:.0f}, stock {figures.stock_download_mb_s[-1]:.0f} MB/s",
                 flush=True,
             )
     _print_table(figures)
 
 
-def _block(ours: "Server", stock: "Server", sent: dict[str, Any], figures: Figures) -> None:
+def _upload_block(ours: "Server", stock: "Server", sent: dict[str, Any], figures: Figures) -> None:
     size = Path(sent["update"]).stat().st_size
     figures.alone_ms += _echo(ours, lambda: time.sleep(ECHO_ALONE_SECONDS))
     with ours.watched(figures.upload_rise_mb):
         figures.beside_ms += _echo(ours, lambda: _upload(ours, sent))
     figures.upload_mb_s.append(size / MB / _upload(ours, sent))
     figures.stock_upload_mb_s.append(size / MB / _upload(stock, sent))
+
+
+def _download_block(ours: "Server", stock: "Server", sent: dict[str, Any], figures: Figures) -> None:
     path, headers = sent["weights_path"], {"Authorization": sent["authorization"]}
     size = sent["weights_size"]
     figures.download_mb_s.append(size / MB / _client("download", ours.port, path, json.dumps(headers), 1))

@@ -32,7 +32,7 @@ HEADROOM_BYTES = 64 * 1024
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
 _WINDOW_BYTES = 6 * 1024**2  # what benchmarks/aggregation.py measured to be as fast as larger ones
 _CHUNK_BYTES = 2 * 1024**2  # a huge page, which is given back whole
-_PIECE_ELEMENTS = 32 * NORM_BLOCK
+_PIECE_ELEMENTS = 8 * NORM_BLOCK
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -171,14 +171,14 @@ def _pieces(path: Path, spec: Spec) -> Iterator[torch.Tensor]:
             raise _too_short(size)
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as buffer:
             offsets = _offsets(buffer, spec)
-        room = bytearray()
+        most = max([1, *(min(_PIECE_ELEMENTS, one.num_elements) * one.torch_dtype.itemsize for one in spec.values())])
+        # Not of the heap, which would keep as much for each thread that was ever here.
+        room = mmap.mmap(-1, most)
         for name, tensor in spec.items():
             file.seek(offsets[name])
             for start in range(0, tensor.num_elements, _PIECE_ELEMENTS):
                 count = min(_PIECE_ELEMENTS, tensor.num_elements - start)
                 wanted = count * tensor.torch_dtype.itemsize
-                if len(room) < wanted:
-                    room = bytearray(wanted)
                 if file.readinto(memoryview(room)[:wanted]) != wanted:
                     raise Truncated(f"tensor {name!r} ends early")
                 yield torch.frombuffer(room, dtype=tensor.torch_dtype, count=count)
