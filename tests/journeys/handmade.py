@@ -83,10 +83,10 @@ class Handmade:
         signature = (key or self.key).sign(handshake.transcript(hello, challenge), context)
         return client.encode_message(client.Auth(signature=b64encode(signature).decode()))
 
-    def connect(self):
-        """Connect as a device does; keeps what was said in the handshake."""
+    def connect(self, **changes):
+        """Connect as a device does, `changes` to its `hello` aside; keeps what was said in the handshake."""
         self.open()
-        hello = self.hello()
+        hello = self.hello(**changes)
         challenge = self.greet(hello)
         self.said = (hello, challenge, self.answer(hello, challenge))
         self.say(self.said[-1])

@@ -31,7 +31,7 @@ TRIES = 5
 @pytest.fixture(scope="session")
 def postgres_url():
     """The URL of a running cluster's maintenance database, as superuser; tests want `postgres_database` instead."""
-    initdb = find_program(["initdb"], "postgresql", ["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"])
+    initdb = find_initdb()
     # Not below pytest's own folder: that one is closed to the other user whom PostgreSQL runs as under root.
     folder = Path(tempfile.mkdtemp(prefix="qflare-postgres-"))
     try:
@@ -53,36 +53,80 @@ def postgres_database(postgres_url):
 @contextmanager
 def running_cluster(programs, folder):
     """Make a cluster in `folder`, start it, yield its URL, stop it."""
-    data, log, password_file = folder / "data", folder / "log", folder / "password"
-    password = secrets.token_urlsafe(24)
-    password_file.write_text(password)
-    account = unprivileged_account()
-    if account:
-        for path in (folder, password_file):
-            os.chown(path, account["user"], account["group"])
-    access = ["--username=qflare", "--auth=scram-sha-256", f"--pwfile={password_file}"]
-    run(programs / "initdb", f"--pgdata={data}", "--encoding=UTF8", "--locale=C", "--no-sync", *access, **account)
-    port = start(programs / "pg_ctl", data, log, account)
+    server = PostgresServer(programs, folder)
+    server.start()
     try:
-        yield f"postgres://qflare:{password}@127.0.0.1:{port}/postgres"
+        yield server.url
     finally:
-        run(programs / "pg_ctl", "stop", f"--pgdata={data}", "--mode=immediate", "--wait", **account)
+        server.stop()
 
 
-def start(pg_ctl, data, log, account):
-    """Start the cluster on a free port and return the port once it takes connections."""
-    for _ in range(TRIES):
-        port = free_port()
-        options = " ".join(f"-c {name}='{value}'" for name, value in (SETTINGS | {"port": port}).items())
+class PostgresServer:
+    """A cluster of its own, on one port of 127.0.0.1 for its whole life, to stop and start again."""
+
+    def __init__(self, programs, folder, **settings):
+        """Make the cluster in a folder; `settings` go before SETTINGS."""
+        self.settings = SETTINGS | settings
+        self.port = None
+        self._pg_ctl, self._data, self._log = programs / "pg_ctl", folder / "data", folder / "log"
+        self._account = unprivileged_account()
+        self._password = secrets.token_urlsafe(24)
+        password_file = folder / "password"
+        password_file.write_text(self._password)
+        if self._account:
+            for path in (folder, password_file):
+                os.chown(path, self._account["user"], self._account["group"])
+        options = ["--encoding=UTF8", "--locale=C", "--no-sync", "--username=qflare", "--auth=scram-sha-256"]
+        run(programs / "initdb", f"--pgdata={self._data}", f"--pwfile={password_file}", *options, **self._account)
+
+    @property
+    def url(self):
+        """The URL of the maintenance database, as superuser."""
+        return f"postgres://qflare:{self._password}@127.0.0.1:{self.port}/postgres"
+
+    def start(self):
+        """Start and wait until it takes connections; after `stop`, on the same port as before."""
+        for _ in range(TRIES):
+            port = self.port or free_port()
+            settings = self.settings | {"port": port}
+            options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+            try:
+                self._control("start", f"--log={self._log}", f"--options={options}")
+            except subprocess.CalledProcessError:
+                if "could not bind" not in self._log.read_text():
+                    raise
+                self._log.unlink()  # another process took the port in between
+            else:
+                self.port = port
+                return
+        pytest.fail(f"PostgreSQL found no free port in {TRIES} tries")
+
+    def stop(self):
+        """End it at once, as a crash would."""
+        self._control("stop", "--mode=immediate")
+
+    def _control(self, command, *arguments):
+        run(self._pg_ctl, command, f"--pgdata={self._data}", "--wait", *arguments, **self._account)
+
+
+@contextmanager
+def restartable_cluster():
+    """Start a cluster that keeps what was committed when it is ended at once; yield it, and remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="qflare-postgres-"))
+    try:
+        # What the kernel has outlives the process, so that only this one promise needs to be kept.
+        server = PostgresServer(find_initdb().parent, folder, synchronous_commit="on")
+        server.start()
         try:
-            run(pg_ctl, "start", f"--pgdata={data}", f"--log={log}", f"--options={options}", "--wait", **account)
-        except subprocess.CalledProcessError:
-            if "could not bind" not in log.read_text():
-                raise
-            log.unlink()  # another process took the port in between
-        else:
-            return port
-    pytest.fail(f"PostgreSQL found no free port in {TRIES} tries")
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def find_initdb():
+    return find_program(["initdb"], "postgresql", ["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"])
 
 
 def unprivileged_account():
