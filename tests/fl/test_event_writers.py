@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -18,13 +19,13 @@ import pytest
 from tests.test_house import ROOT
 
 GIVE_UP_SECONDS = 120
-COUNT = 40
 SECONDS_BETWEEN_LOOKS = 0.05
 # Each process names the streams in another order, and shares some with others.
 WRITERS = {"ada": ["a", "b", "c"], "bob": ["c", "b", "a"], "cyd": ["b", "d", "a"]}
+OPPOSITES = {name: WRITERS[name] for name in ("ada", "bob")}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def environment(request, tmp_path):
     """The environment of a server with a fresh, migrated database."""
     if request.param == "sqlite":
@@ -57,9 +58,9 @@ def look(connection):
     return log
 
 
-def start(name, streams, environment):
+def start(name, count, streams, environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.fl.writers", name, str(COUNT), *streams],
+        [sys.executable, "-m", "tests.fl.writers", name, str(count), *streams],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,
@@ -78,43 +79,59 @@ def has_ended(process):
 
 
 @pytest.fixture
-def writers(environment):
-    """The processes, about to be ready to write."""
-    processes = {name: start(name, streams, environment) for name, streams in WRITERS.items()}
-    yield processes
+def begin(environment):
+    """Return a function that starts processes which are about to write."""
+    processes = {}
+
+    def begin(writers, count):
+        processes.update({name: start(name, count, streams, environment) for name, streams in writers.items()})
+        return processes
+
+    yield begin
     for process in processes.values():
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
-def test_streams_have_no_holes_while_processes_write_and_roll_back(environment, writers):
-    for process in writers.values():
+@pytest.mark.parametrize(
+    ("environment", "writers", "count"),
+    [("sqlite", WRITERS, 40), ("postgresql", WRITERS, 40), ("postgresql", OPPOSITES, 1000)],
+    ids=["three on SQLite", "three on PostgreSQL", "two in opposite orders a thousand times on PostgreSQL"],
+    indirect=["environment"],
+)
+def test_streams_have_no_holes_while_processes_write_and_roll_back(environment, begin, writers, count):
+    processes = begin(writers, count)
+    for process in processes.values():
         assert process.stdout.readline() == "ready\n"
 
-    with closing(connect(environment["DATABASE_URL"])) as connection:
-        for process in writers.values():
+    with closing(connect(environment["DATABASE_URL"])) as connection, ThreadPoolExecutor() as threads:
+        for process in processes.values():
             process.stdin.write("go\n")
             process.stdin.flush()
+        # What they say is taken as it comes: a pipe that is full would stop them.
+        said = {name: threads.submit(list, process.stdout) for name, process in processes.items()}
         looks = [look(connection)]
         give_up_at = time.monotonic() + GIVE_UP_SECONDS
-        for process in writers.values():
+        for process in processes.values():
             while not has_ended(process):
                 assert time.monotonic() < give_up_at
                 looks.append(look(connection))
         last = look(connection)
         heads = dict(connection.execute("SELECT name, head FROM fl_stream").fetchall())
 
-    assert [process.returncode for process in writers.values()] == [0, 0, 0]
+    assert [process.returncode for process in processes.values()] == [0] * len(processes)
     # What was once seen stays where it was.
     for earlier in looks:
         for stream, codes in earlier.items():
             assert last[stream][: len(codes)] == codes
     assert {stream: len(codes) for stream, codes in last.items()} == {s: h for s, h in heads.items() if h}
     # Each process finds what it committed, in its own order, and nothing else is there.
-    committed = {name: [json.loads(line) for line in process.stdout] for name, process in writers.items()}
+    committed = {name: [json.loads(line) for line in lines.result()] for name, lines in said.items()}
     for stream, codes in last.items():
-        for name, said in committed.items():
+        for name, written in committed.items():
             mine = [code for code in codes if code.startswith(name)]
-            assert mine == [code for where, code in said if where == stream]
+            assert mine == [code for where, code in written if where == stream]
     assert sum(map(len, last.values())) == sum(map(len, committed.values()))
     assert len(looks) > 3, "the processes were through before anybody could look"

@@ -45,9 +45,10 @@ def test_what_another_process_records_comes_through_redis(server):
         assert time.monotonic() - started < 60, "it came by the log, not through Redis"
 
 
-def test_with_redis_away_from_the_start_the_log_tells_all(transactional_db, tmp_path):
+@pytest.mark.parametrize("redis", ["redis://127.0.0.1:1/0", ""], ids=["away", "none"])
+def test_where_redis_is_away_from_the_start_or_there_is_none_the_log_tells_all(transactional_db, tmp_path, redis):
     environment = {
-        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "REDIS_URL": redis,
         "QFLARE_PUBLIC_DASHBOARD": "1",
         "QFLARE_POLL_SECONDS": "0.2",
         "QFLARE_SECRET_KEY": settings.SECRET_KEY,
