@@ -71,7 +71,8 @@ class Outlet:
         self._is_empty.set()
         self._plain: Any = None
         """The transport, once it is open, if it is plain TCP."""
-        self._left = 0
+        self._taken: int | None = None
+        """How many bytes the peer's system had taken at the last look; None where nothing waited."""
         self._moved_at = 0.0
 
     def open(self) -> None:
@@ -127,11 +128,13 @@ class Outlet:
         """Return for how many seconds the peer's system has taken nothing; None where nothing waits for it."""
         left = _waiting(self._protocol.transport)
         if left == 0 or self._protocol.state == self._protocol.STATE_CLOSED:
-            self._left = 0
+            self._taken = None
             return None
-        if self._left == 0 or left < self._left:
+        # What waits may grow while the peer takes something: it is no standstill as long as it takes anything.
+        taken = self._protocol.sent - left
+        if self._taken is None or taken > self._taken:
             self._moved_at = now
-        self._left = left
+        self._taken = taken
         return now - self._moved_at
 
     def end(self, why: str) -> None:

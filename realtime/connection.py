@@ -78,6 +78,11 @@ class Counters:
         self.bytes_received += received
 
 
+def no_traffic() -> tuple[int, int]:
+    """Return what a server counts that counts nothing: bytes sent, bytes received."""
+    return 0, 0
+
+
 @dataclass(frozen=True)
 class Start:
     """Where a connection takes up a stream: it has, or will have been replayed, everything up to `last`."""
@@ -107,7 +112,7 @@ class Connection:
         counters: Counters,
         lost: Callable[[], None],
         write_at_once: Callable[[bytes], bool] | None = None,
-        traffic: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        traffic: Callable[[], tuple[int, int]] = no_traffic,
         is_watched: bool = False,
         limits: QueueLimits | None = None,
     ) -> None:
@@ -380,6 +385,9 @@ class Connection:
         self._ticks.clear()
         self._replays.clear()
         self._size = 0
+        # At one blow, or statistics would miss these bytes, or count them twice, while it leaves the hub.
+        self._counters.add(self.traffic())
+        self.traffic = no_traffic
         self.finished.set()
 
     def abort(self, code: CloseCode) -> None:

@@ -25,7 +25,7 @@ from fl.exceptions import Conflict, FlError, Invalid, NotFound
 from realtime import opening
 from realtime.authentication import header
 from realtime.close_codes import close_code_of, require_sendable
-from realtime.connection import Connection, Start
+from realtime.connection import Connection, Start, no_traffic
 from realtime.database import query
 from realtime.door import CROWDED
 from realtime.groups import Kind
@@ -124,7 +124,7 @@ class Consumer(AsyncWebsocketConsumer):
             counters=self.process.hub.counters,
             lost=self._lose,
             write_at_once=extensions.get("qflare.frames", {}).get("write"),
-            traffic=extensions.get("qflare.traffic", {}).get("bytes", lambda: (0, 0)),
+            traffic=extensions.get("qflare.traffic", {}).get("bytes", no_traffic),
             is_watched="qflare.backpressure" in extensions,
         )
         self.connection.start()
@@ -175,7 +175,6 @@ class Consumer(AsyncWebsocketConsumer):
         await connection.end()
         self.process.door.leave(connection.id)
         await self.process.hub.leave(connection)
-        self.process.hub.counters.add(connection.traffic())
         self.process.people.pop(connection.id, None)
         self.process.devices.pop(connection.id, None)
         try:
