@@ -439,6 +439,34 @@ def heard_from(*, connection_ids: Collection[str], now: datetime) -> None:
     alive.update(lease_until=now + timedelta(seconds=settings.QFLARE_LEASE_SECONDS))
 
 
+def still_connected(*, connections: Mapping[int, str], instance: str, now: datetime) -> None:
+    """Give devices that are connected and have no lease one again, and announce them online.
+
+    A lease is swept when nobody could renew it, such as while its process stood still; the device, whose socket never
+    closed, would else be offline until it happens to come again.
+
+    Args:
+        connections: device id → id of its connection.
+    """
+    for device_id, connection_id in sorted(connections.items()):
+        with events.transaction():
+            # The same lock as in `connected`: a connection that is newer has its lease, and keeps it.
+            if not Device.objects.filter(pk=device_id, state=DeviceState.ACTIVE).update(last_heard_at=now):
+                continue
+            _, is_new = PresenceLease.objects.get_or_create(
+                device_id=device_id,
+                defaults={
+                    "connection_id": connection_id,
+                    "instance": instance,
+                    "connected_at": now,
+                    "lease_until": now + timedelta(seconds=settings.QFLARE_LEASE_SECONDS),
+                },
+            )
+            if is_new:
+                _announce(Device.objects.get(pk=device_id), now)
+                events.wake_coordinators()
+
+
 def disconnected(*, connection_id: str, now: datetime) -> None:
     """Take note that a connection closed; the device is announced offline when the grace runs out without a new one."""
     grace = timedelta(seconds=settings.QFLARE_PRESENCE_GRACE_SECONDS)

@@ -194,8 +194,8 @@ def verify_device(*, device_id: int, hello: str, challenge: str, signature: str)
         raise Unauthenticated(_NOT_PROVEN)
 
 
-def barred_or_replaced(connections: dict[int, str]) -> tuple[set[int], set[int]]:
-    """Return which devices may no longer be connected, and which have a newer connection than this one.
+def barred_replaced_lapsed(connections: dict[int, str]) -> tuple[set[int], set[int], set[int]]:
+    """Return which devices may no longer be connected, which have a newer connection than this one, and which no lease.
 
     Args:
         connections: device id → id of its connection here.
@@ -204,7 +204,7 @@ def barred_or_replaced(connections: dict[int, str]) -> tuple[set[int], set[int]]
     leases = dict(PresenceLease.objects.filter(device_id__in=connections).values_list("device_id", "connection_id"))
     barred = {device_id for device_id in connections if states.get(device_id) != DeviceState.ACTIVE}
     replaced = {pk for pk, connection_id in connections.items() if leases.get(pk, connection_id) != connection_id}
-    return barred, replaced - barred
+    return barred, replaced - barred, connections.keys() - leases.keys() - barred
 
 
 @cache

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -132,7 +132,7 @@ class Process:
                     )
             raise
         self._rechecked_at = now
-        await self._recheck_devices()
+        await self._recheck_devices(frozenset())
 
     async def _recheck_group(self, group: str) -> None:
         await self._recheck_people(self.hub.members(group))
@@ -170,17 +170,21 @@ class Process:
             self.people[connection.id] = replace(person, principal=principal)
             connection.become(principal)
 
-    async def _recheck_devices(self) -> None:
+    async def _recheck_devices(self, heard: Collection[str]) -> None:
+        """Look at all devices here; those heard from that have no lease any more get one again."""
         here = {device_id: connection_id for connection_id, device_id in self.devices.items()}
         if not here:
             return
-        barred, replaced = await query(authentication.barred_or_replaced, here)
+        barred, replaced, lapsed = await query(authentication.barred_replaced_lapsed, here)
         for connection in self.hub.connections(Kind.CLIENTS):
             device_id = self.devices.get(connection.id)
             if device_id in barred:
                 connection.close(CloseCode.DEVICE_BARRED)
             elif device_id in replaced and here[device_id] == connection.id:
                 connection.close(CloseCode.REPLACED)
+        alive = {device_id: here[device_id] for device_id in lapsed if here[device_id] in heard}
+        if alive:
+            await query(devices.still_connected, connections=alive, instance=self.instance, now=timezone.now())
 
     async def _look_at_histories(self) -> None:
         if self.hub.counters.events != self._looked_at:
@@ -193,7 +197,7 @@ class Process:
             if heard:
                 await query(devices.heard_from, connection_ids=sorted(heard), now=timezone.now())
             # The layer tells of a newer connection elsewhere at once; where it is away, this does.
-            await self._recheck_devices()
+            await self._recheck_devices(heard)
         except Exception:
             # Who was heard while the database was away is alive when it is back.
             self.heard |= heard

@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 import pytest
 import torch
-from django.db import connection
+from django.db import OperationalError, connection
 
 from edge.tasks import TASKS
 from edge.tasks.linear import Linear
@@ -729,6 +729,26 @@ def test_a_strategy_that_raises_fails_the_round_with_its_reason_and_the_last_mod
     assert told(run.stream, "model_aggregation")[-1]["phase"] == "failed"
     assert "out of order" in told(run.stream, "error_notification")[-1]["detail"]
     assert current_round(run).number == 2
+
+
+def test_a_database_that_went_away_while_aggregating_fails_no_round_and_it_is_done_again(strategy):
+    outages = [OperationalError("the connection is closed")]
+
+    def interrupted(weights, state, contributions, config):
+        if outages:
+            raise outages.pop()
+        return plain(weights, state, contributions, config)
+
+    senders = fleet(2)
+    run = started_run(strategy=strategy(interrupted), rounds=1)
+    with pytest.raises(OperationalError):
+        train_round(run, senders)
+
+    assert current_round(run).state == "aggregating"
+    assert advance(current_round(run).pk, at(11)), "the claim ran out"
+    assert list(versions(run)) == [0, 1]
+    phases = [payload["phase"] for payload in told(run.stream, "model_aggregation")]
+    assert phases == ["completed", "started", "completed"]
 
 
 def test_a_task_that_cannot_be_measured_fails_the_round_and_its_candidate_goes(task):

@@ -1,6 +1,7 @@
 """Devices: the handshake and each way to spoil it, what they hear, what they report, and presence."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -381,6 +382,38 @@ async def test_the_leases_of_all_that_were_heard_from_are_renewed_in_one_go(loop
     ):
         assert loop.time() < give_up
         await asyncio.sleep(0.05)
+
+
+async def test_a_newer_connection_elsewhere_is_found_with_the_lease_when_the_layer_lost_the_news(loop, settings):
+    settings.QFLARE_LEASE_SECONDS = 0.8
+    device = await enrolled()
+    socket = await connected_device(device)
+
+    await asyncio.to_thread(lambda: PresenceLease.objects.update(connection_id="newer", instance="elsewhere"))
+
+    assert (await socket.closed())[0] == 4504
+
+
+async def test_a_device_whose_lease_was_swept_while_nobody_could_renew_it_is_online_again_when_heard(loop, settings):
+    settings.QFLARE_LEASE_SECONDS = 0.8
+    device = await enrolled()
+    socket = await connected_device(device)
+    assert await asyncio.to_thread(lambda: devices.expire_leases(now=timezone.now() + timedelta(days=1))) == 1
+
+    await socket.say("heartbeat")
+    give_up = loop.time() + 30
+    while (lease := await presence_of(device)) is None:
+        assert loop.time() < give_up
+        await asyncio.sleep(0.05)
+
+    assert lease.connection_id == socket.opening["welcome"][0]["connection_id"]
+    presences = await asyncio.to_thread(
+        lambda: [
+            json.loads(data)["presence"]
+            for data in Event.objects.filter(event="device_status").order_by("seq").values_list("data", flat=True)
+        ]
+    )
+    assert presences[-3:] == ["online", "offline", "online"]
 
 
 async def test_a_device_that_leaves_is_given_a_grace(loop):
