@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.test import Client
 
 from edge.protocol.server import Position
@@ -263,6 +264,26 @@ async def test_hello_of_another_protocol_is_an_error_for_good(loop):
     await socket.say("hello", protocol="qflare.v9")
 
     assert (await socket.closed())[0] == 4501
+
+
+async def test_what_the_server_fails_at_is_no_mistake_of_the_one_who_asked(loop, settings):
+    settings.QFLARE_MAX_MISTAKES = 2
+    socket = await connected("/ws/dashboard")
+    await asyncio.to_thread(rename_table, "fl_stream", "fl_away")
+    try:
+        for _ in range(4):
+            await socket.say("sub", streams=["system"])
+            assert (await socket.until("error"))["data"]["code"] == "internal"
+    finally:
+        await asyncio.to_thread(rename_table, "fl_away", "fl_stream")
+
+    await socket.say("sub", streams=["system"])
+    assert (await socket.until("result"))["data"]["ok"]
+
+
+def rename_table(old, new):
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
 
 async def test_a_stream_that_may_not_be_seen_and_one_that_is_not_there_answer_alike(loop):
