@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 
 from qflare.management.commands.serve import server_class
 from tests.realtime.servers import OURS, start_server
+from tests.services.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,6 +32,19 @@ def test_a_database_that_is_not_up_to_date_is_refused_with_what_to_run(tmp_path)
     assert done.returncode == 1
     assert "manage.py migrate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "coordinate"])
+def test_a_database_that_cannot_be_reached_is_one_clear_message(tmp_path, command):
+    away = f"postgres://qflare:secret@127.0.0.1:{free_port()}/qflare"
+
+    done = run(tmp_path, command, DATABASE_URL=away, QFLARE_DATABASE_WAIT_SECONDS="0.2")
+
+    assert done.returncode == 1
+    assert "the database cannot be reached" in done.stderr
+    assert "DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", OURS)

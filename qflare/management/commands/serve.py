@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from qflare.serving import CannotListen
@@ -110,9 +110,14 @@ def require_migrations() -> None:
     """Make sure that the database is up to date.
 
     Raises:
-        CommandError: it is not; the text says what to run.
+        CommandError: it is not, or cannot be reached; the text says what to do.
     """
-    executor = MigrationExecutor(connection)
+    try:
+        executor = MigrationExecutor(connection)
+    except OperationalError as error:
+        raise CommandError(
+            f"the database cannot be reached: {error}.\nSee whether it runs, and whether DATABASE_URL is right"
+        ) from error
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     connection.close()
     if missing:
