@@ -83,6 +83,7 @@ class Coordinator(threading.Thread):
             # No process could renew a lease meanwhile: each gets the whole time for it, from the first answer on.
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
+            logger.warning("the database is back; no lease expires for %g s", settings.QFLARE_LEASE_SECONDS)
             self._database_was_away = False
             self._expire_at = timezone.now() + timedelta(seconds=settings.QFLARE_LEASE_SECONDS)
         else:
@@ -95,9 +96,12 @@ class Coordinator(threading.Thread):
             self._sweep_at = now + timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
 
     def _tell(self, error: Exception) -> None:
-        if is_outage(error):
+        if is_outage(error) and not _is_connected():
+            if not self._database_was_away:
+                logger.error("the database is away, and the coordinator waits for it: %s", error)
             self._database_was_away = True
             self._expire_at = timezone.now()
+            return
         text = f"{type(error).__name__}: {error}"
         self._seen.add(text)
         if text in self._told:
@@ -117,7 +121,12 @@ class Coordinator(threading.Thread):
                 )
             self._told.add(text)
         except Exception:
-            logger.exception("the error could not be recorded either; the database seems to be away")
+            logger.exception("the error could not be recorded either")
+
+
+def _is_connected() -> bool:
+    """Say whether this thread's connection to the database still works: a statement may fail for reasons of its own."""
+    return connection.connection is not None and connection.is_usable()
 
 
 def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:

@@ -207,6 +207,7 @@ def test_a_run_goes_on_when_postgresql_was_started_anew(house, postgres):
 
 
 def test_without_postgresql_requests_say_so_devices_stay_and_people_only_for_a_while(house, listeners, postgres):
+    wait_for("who left earlier is offline", lambda: house.lease(4) is None)
     offline = house.told_offline()
     with Handmade(house.at("carl"), 5) as device, beating(device), house.held():
         device.connect(tasks=[])  # it is never selected
