@@ -158,12 +158,12 @@ class Listener:
         return self.read_until("broadcast", message=message)
 
     def read_to_the_end(self):
-        """Take all that comes until the server closes the socket; return the code."""
+        """Take all that comes until the socket ends; return the server's code, or None where it said nothing."""
         try:
             while True:
                 self._take(GIVE_UP_SECONDS)
         except ConnectionClosed as closed:
-            return closed.rcvd.code
+            return closed.rcvd.code if closed.rcvd else None
 
     def positions(self):
         """Return where this listener stands in each stream: epoch and seq."""

@@ -11,6 +11,7 @@ import pytest
 
 from edge.protocol.close_codes import CloseCode
 from tests.journeys.handmade import Handmade
+from tests.journeys.house import name_of
 from tests.journeys.installation import (
     COORDINATORS,
     KINDS,
@@ -165,9 +166,10 @@ def test_without_redis_sockets_stay_and_events_come_by_the_log(house, listeners,
     for listener in listeners.values():
         listener.read_until_said("without Redis")
 
-    # A process that begins without it, and a device that moves from one process to another.
-    house.parts["bert"].stop()
-    assert listeners["bert"].read_to_the_end() == CloseCode.RESTARTING
+    # A process that dies, with a device at it, and begins without Redis; and a device that moves between processes.
+    lease, offline = house.lease(WORKERS), house.told_offline()
+    house.parts["bert"].kill()
+    assert listeners["bert"].read_to_the_end() is None
     house.programs.remove(house.parts["bert"])
     house.begin_server("bert")
     house.wait_until_begun("bert")
@@ -188,6 +190,13 @@ def test_without_redis_sockets_stay_and_events_come_by_the_log(house, listeners,
         house.at("bert").say("with Redis")
         for listener in (found, listeners["anna"], listeners["carl"]):
             listener.read_until_said("with Redis")
+
+    def is_back():
+        newer = house.lease(WORKERS)
+        return newer and newer["connection_id"] != lease["connection_id"]
+
+    wait_for("the device of the process that died is back", is_back, needs=house.running)
+    assert house.told_offline()[len(offline) :].count(name_of(WORKERS)) <= 1
 
 
 # ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────────
