@@ -197,6 +197,8 @@ def beating(*devices):
     def beat():
         while not ended.wait(HEARTBEAT_SECONDS / 4):
             for device in devices:
+                if not device.token:
+                    continue  # the handshake comes first
                 try:
                     device.say(client.encode_message(client.Heartbeat()))
                 except ConnectionClosed:
