@@ -19,6 +19,9 @@ from daphne.http_protocol import HTTPFactory, WebRequest
 from django.conf import settings
 from twisted.web import http
 
+from qflare.outlets import tcp_of, waiting_in
+from qflare.serving import LOOKS
+
 logger = logging.getLogger(__name__)
 
 WAITING_BYTES = 512 * 1024
@@ -27,8 +30,6 @@ READ_BYTES = 256 * 1024
 """What is read from a sender's socket at once while its body comes, and what may wait for a reader unsent."""
 SMALL_BYTES = 64 * 1024
 """Pieces that have no more than this together are joined; to copy larger ones costs more than to call once for each."""
-LOOKS = 10
-"""How often a reader is looked at in the time that it has to take something."""
 
 
 class Body:
@@ -195,7 +196,7 @@ class Channel(http.HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return
         if self.length is None or self.length > READ_BYTES:
-            _tcp(self.transport).bufferSize = READ_BYTES
+            tcp_of(self.transport).bufferSize = READ_BYTES
         request.begin(self._command, self._path, self._version)
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -272,10 +273,8 @@ class Channel(http.HTTPChannel):
 
     def _count_untaken(self) -> int:
         """Return how many bytes the peer's system has not taken yet: those here and those that this system keeps."""
-        tcp = _tcp(self.transport)
-        kept = struct.unpack("i", fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        waiting: int = len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen  # there is no public way to ask
-        return waiting + int(kept)
+        kept = struct.unpack("i", fcntl.ioctl(tcp_of(self.transport).fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        return waiting_in(self.transport) + int(kept)
 
 
 class Factory(HTTPFactory):
@@ -307,8 +306,3 @@ def begin_application(server: Any, request: Request, scope: dict[str, Any]) -> B
     application = server.application(scope, request.body.get, partial(server.handle_reply, request))
     server.connections[request]["application_instance"] = asyncio.ensure_future(application)
     return request.body
-
-
-def _tcp(transport: Any) -> Any:
-    """Return the TCP transport itself, below TLS where there is such."""
-    return getattr(transport, "transport", transport)

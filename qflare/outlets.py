@@ -79,7 +79,7 @@ class Outlet:
         """Take the place of HTTP's channel as the transport's producer, now that the socket is accepted."""
         transport = self._protocol.transport
         transport.unregisterProducer()
-        tcp = _tcp(transport)
+        tcp = tcp_of(transport)
         tcp.bufferSize = BUFFER_BYTES
         tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         transport.registerProducer(self, True)
@@ -126,7 +126,7 @@ class Outlet:
 
     def note(self, now: float) -> float | None:
         """Return for how many seconds the peer's system has taken nothing; None where nothing waits for it."""
-        left = _waiting(self._protocol.transport)
+        left = waiting_in(self._protocol.transport)
         if left == 0 or self._protocol.state == self._protocol.STATE_CLOSED:
             self._taken = None
             return None
@@ -161,13 +161,13 @@ class Outlet:
         self._is_empty.set()
 
 
-def _tcp(transport: Any) -> Any:
+def tcp_of(transport: Any) -> Any:
     """Return the TCP transport itself, below TLS where there is such."""
     return getattr(transport, "transport", transport)
 
 
-def _waiting(transport: Any) -> int:
+def waiting_in(transport: Any) -> int:
     """Return how many bytes wait for the system to take them."""
-    tcp = _tcp(transport)
+    tcp = tcp_of(transport)
     waiting: int = len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen
     return waiting + sum(map(len, getattr(transport, "_appSendBuffer", ())))
