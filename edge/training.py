@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -140,16 +141,26 @@ def train(
     return TrainingResult(delta, len(examples), metrics)
 
 
-def evaluate(task: Task, weights: Weights, examples: Examples) -> dict[str, float]:
+def evaluate(
+    task: Task, weights: Weights, examples: Examples, should_stop: Callable[[], bool] | None = None
+) -> dict[str, float]:
     """Measure weights on examples; a measure of weights that diverged may be infinite or no number.
+
+    Args:
+        should_stop: asked each time the task applies the model, so before every batch.
 
     Raises:
         NoExamples: `examples` is empty.
+        TrainingCancelled: `should_stop` answered yes.
     """
     if not len(examples):
         raise NoExamples(f"there are no examples of {task.name} to measure with")
     loaded = _borrow(task, weights)
-    metrics = _measure(task, loaded.model, examples)
+    if should_stop is None:
+        metrics = _measure(task, loaded.model, examples)
+    else:
+        with _asking(loaded.model, should_stop):
+            metrics = _measure(task, loaded.model, examples)
     _give_back(task, loaded)
     return metrics
 
@@ -274,6 +285,21 @@ def _measure(task: Task, model: nn.Module, examples: Examples) -> dict[str, floa
     model.eval()
     with torch.no_grad():
         return {name: float(value) for name, value in task.evaluate(model, examples).items()}
+
+
+@contextmanager
+def _asking(model: nn.Module, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Ask before each use of a model whether to stop: a task measures by itself, and tells nobody how far it is."""
+
+    def ask(*_: object) -> None:
+        if should_stop():
+            raise TrainingCancelled("cancelled while measuring")
+
+    hook = model.register_forward_pre_hook(ask)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _difference(local: Weights, global_weights: Weights) -> Weights:

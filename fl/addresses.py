@@ -30,6 +30,12 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     return str(address) if address is not None else ""
 
 
+def is_one_of(address: str, networks: Sequence[Network]) -> bool:
+    """Say whether an address lies in one of these networks."""
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
 def counted_as(address: str) -> str:
     """Return the name under which connections of an address are counted: in IPv6 everybody has a whole /64."""
     parsed = _parsed(address)

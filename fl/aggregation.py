@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from edge.tasks import initial_weights
-from edge.training import evaluate
+from edge.training import TrainingCancelled, evaluate
 from edge.weights import Spec, Weights, weights_digest
 from edge.wire import encode, read_file
 from fl import files
@@ -74,16 +74,26 @@ def aggregate(round_: Round, *, is_stopping: Callable[[], bool] = never) -> Stor
     return _store(new_weights, new_state)
 
 
-def evaluate_model(model: GlobalModel) -> Metrics | None:
+def evaluate_model(model: GlobalModel, *, is_stopping: Callable[[], bool] = never) -> Metrics | None:
     """Measure a model on the server's test split; None where the server has no data of the task.
 
     A metric that is not finite, as of a model that diverged, is None: no database keeps NaN in JSON.
+
+    Args:
+        is_stopping: is asked before each batch.
+
+    Raises:
+        Stopped: `is_stopping` said yes.
     """
     task = task_named(model.run.task)
     examples = test_examples_of(model.run.task)
     if examples is None:
         return None
-    measured = evaluate(task, read_file(files.local_path(model.file), spec_of_task(model.run.task)), examples)
+    weights = read_file(files.local_path(model.file), spec_of_task(model.run.task))
+    try:
+        measured = evaluate(task, weights, examples, is_stopping)
+    except TrainingCancelled as error:
+        raise Stopped from error
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 

@@ -116,7 +116,8 @@ def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggr
     Calling it again, or in two processes at once, does no harm.
 
     Args:
-        is_stopping: is asked between the updates of an aggregation, which is given up when the process is to end.
+        is_stopping: is asked between the updates of an aggregation and the batches of an evaluation, which are given
+            up when the process is to end.
     """
     clock = _Clock(now)
     round_ = Round.objects.select_related("run__best_model", "base_model").get(pk=round_id)
@@ -135,7 +136,7 @@ def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggr
             case Aggregate():
                 return _aggregate(round_, states, clock, is_stopping)
             case Evaluate():
-                return _evaluate(round_, states, clock)
+                return _evaluate(round_, states, clock, is_stopping)
     except LostRace as race:
         logger.info("round %s of run %s: %s", round_.number, round_.run_id, race)
         return False
@@ -350,16 +351,16 @@ def _aggregate(round_: Round, states: list[str], clock: _Clock, is_stopping: Cal
             logger.exception("round %s of run %s could not be aggregated", round_.number, round_.run_id)
             return _fail_claimed(claim, f"aggregation failed: {error}", claim.now())
         candidate = _name_candidate(claim, stored, claim.now())
-        return _measure_and_publish(claim, candidate)
+        return _measure_and_publish(claim, candidate, is_stopping)
 
 
-def _evaluate(round_: Round, states: list[str], clock: _Clock) -> bool:
+def _evaluate(round_: Round, states: list[str], clock: _Clock, is_stopping: Callable[[], bool]) -> bool:
     """Take over the evaluation of a candidate from a coordinator that is gone."""
     claim = _claim(round_, states, (RoundState.EVALUATING,), RoundState.EVALUATING, clock)
     with _kept(claim):
         candidate = GlobalModel.objects.get(round=round_)
         candidate.run, candidate.round = round_.run, round_
-        return _measure_and_publish(claim, candidate)
+        return _measure_and_publish(claim, candidate, is_stopping)
 
 
 def _name_candidate(claim: _Claim, stored: aggregation.StoredModel, now: datetime) -> GlobalModel:
@@ -380,9 +381,12 @@ def _name_candidate(claim: _Claim, stored: aggregation.StoredModel, now: datetim
     return candidate
 
 
-def _measure_and_publish(claim: _Claim, candidate: GlobalModel) -> bool:
+def _measure_and_publish(claim: _Claim, candidate: GlobalModel, is_stopping: Callable[[], bool]) -> bool:
     try:
-        metrics = aggregation.evaluate_model(candidate)
+        metrics = aggregation.evaluate_model(candidate, is_stopping=is_stopping)
+    except aggregation.Stopped:
+        _give_back(claim)
+        return False
     except Exception as error:
         if is_outage(error):
             raise

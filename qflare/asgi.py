@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import Any
+from typing import Any, cast
 
 import django
 
@@ -15,6 +15,7 @@ import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
 from qflare.bodies import bounded  # noqa: E402 - see above
 from qflare.downloads import digest_in, send_weights  # noqa: E402 - see above
+from qflare.forwarding import as_forwarded  # noqa: E402 - see above
 from qflare.handler import Handler  # noqa: E402 - see above
 from qflare.uploads import assignment_in, take_update  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
@@ -52,4 +53,12 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         return
 
 
-application = ProtocolTypeRouter({"http": serve_http, "websocket": websockets, "lifespan": lifespan})
+parts = ProtocolTypeRouter({"http": serve_http, "websocket": websockets})
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Hand requests and sockets to their part of the application, as they were where the client asked."""
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        await parts(cast("Any", as_forwarded(scope)), receive, send)

@@ -170,4 +170,6 @@ def waiting_in(transport: Any) -> int:
     """Return how many bytes wait for the system to take them."""
     tcp = tcp_of(transport)
     waiting: int = len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen
-    return waiting + sum(map(len, getattr(transport, "_appSendBuffer", ())))
+    # Above TLS: what is joined until the loop's next turn, and what TLS itself does not take yet.
+    joined = getattr(getattr(transport, "_aggregator", None), "_buffer", ())
+    return waiting + sum(map(len, joined)) + sum(map(len, getattr(transport, "_appSendBuffer", ())))

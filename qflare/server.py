@@ -11,11 +11,12 @@ from typing import Any
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
 from twisted.internet import defer
+from twisted.internet.endpoints import quoteStringArgument
 
 from edge.protocol.close_codes import CloseCode
 from qflare.http_requests import Factory, begin_application
 from qflare.outlets import Watch
-from qflare.serving import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotListen
+from qflare.serving import BACKLOG, CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotListen, Certificate
 from qflare.sockets import Socket, begin_socket
 from realtime.process import running_process
 from realtime.publishing import use_loop
@@ -27,17 +28,30 @@ TURNS = 5
 class Server(DaphneServer):
     """Daphne for one address."""
 
-    def __init__(self, application: Any, *, host: str, port: int, started: Any = None, ending: Any = None) -> None:
+    def __init__(
+        self,
+        application: Any,
+        *,
+        host: str,
+        port: int,
+        certificate: Certificate | None = None,
+        started: Any = None,
+        ending: Any = None,
+        signal_handlers: bool = True,
+    ) -> None:
         """Make a server.
 
         Args:
+            certificate: makes it speak TLS, and nothing else.
             started: is called with the port once the server listens.
             ending: is called when the end begins.
+            signal_handlers: end by SIGTERM and SIGINT, which only a main thread can.
         """
         DaphneServer.__init__(
             self,
             application,
-            endpoints=build_endpoint_description_strings(host=host, port=port),
+            endpoints=[endpoint_of(host, port, certificate)],
+            signal_handlers=signal_handlers,
             ping_interval=PING_SECONDS,
             ping_timeout=PONG_SECONDS,
             ready_callable=self._set_up,
@@ -166,3 +180,16 @@ class Server(DaphneServer):
                 await asyncio.wait(late, timeout=CLOSE_SECONDS / 4)
         if process is not None:
             await process.stop()
+
+
+def endpoint_of(host: str, port: int, certificate: Certificate | None) -> str:
+    """Return Twisted's description of an address to listen on, over TLS where there is a certificate."""
+    (tcp,) = build_endpoint_description_strings(host=host, port=port)
+    description = f"{tcp}:backlog={BACKLOG}"
+    if certificate is None:
+        return description
+    chain, key = (quoteStringArgument(str(path)) for path in (certificate.chain, certificate.key))
+    description = f"ssl:{description.removeprefix('tcp:')}:certKey={chain}:privateKey={key}"
+    # Of its certificate's file Twisted takes the first one only; the others have to be named, and come with it.
+    has_others = certificate.chain.read_bytes().count(b"BEGIN CERTIFICATE") > 1
+    return f"{description}:extraCertChain={chain}" if has_others else description

@@ -1,5 +1,8 @@
 """What both web servers keep to, so that nobody can tell by their sockets which of the two is running."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 PING_SECONDS = 75
 """Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
 PONG_SECONDS = 20
@@ -16,6 +19,19 @@ LOOKS = 10
 """How often a peer is looked at in the time that it has to take something."""
 CLOSE_SECONDS = 2.0
 """How long a peer may take to answer a close frame, and consumers to leave when the server ends."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a server that speaks TLS itself shows of itself.
+
+    Attributes:
+        chain: PEM file with its own certificate and then those between it and an authority.
+        key: PEM file with the private key, without a password.
+    """
+
+    chain: Path
+    key: Path
 
 
 class CannotListen(Exception):

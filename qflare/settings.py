@@ -29,13 +29,14 @@ QFLARE_BEHIND_TLS = env_bool("QFLARE_BEHIND_TLS", False)
 QFLARE_TRUSTED_PROXIES = networks_in(
     "QFLARE_TRUSTED_PROXIES", env_list("QFLARE_TRUSTED_PROXIES", "127.0.0.1,::1" if QFLARE_BEHIND_TLS else "")
 )
-"""Whose X-Forwarded-For is believed."""
+"""Whose X-Forwarded-For, -Proto and -Host are believed."""
 
 # A secret that the environment does not give is made once and kept in the data folder, mode 0600.
 SECRET_KEY = env_str("QFLARE_SECRET_KEY") or text_kept_in(QFLARE_DATA_DIR / "secret-key", get_random_secret_key)
 
 # ── what it is made of ────────────────────────────────────────────────────────────────────────────────────────────────
 INSTALLED_APPS = [
+    "qflare",  # whose runserver comes before Daphne's
     "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -52,7 +53,6 @@ INSTALLED_APPS = [
     "corsheaders",
     "fl",
     "realtime",
-    "qflare",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -148,8 +148,6 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = QFLARE_BEHIND_TLS
 CSRF_TRUSTED_ORIGINS = [origin for origin in QFLARE_ALLOWED_ORIGINS if origin != "*"]
-if QFLARE_BEHIND_TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 CORS_ALLOWED_ORIGINS = [origin for origin in QFLARE_ALLOWED_ORIGINS if origin != "*"]

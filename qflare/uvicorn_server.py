@@ -34,6 +34,7 @@ from qflare.serving import (
     PING_SECONDS,
     PONG_SECONDS,
     CannotListen,
+    Certificate,
 )
 from realtime.process import running_process
 
@@ -54,12 +55,14 @@ class Server(UvicornServer):
         *,
         host: str,
         port: int,
+        certificate: Certificate | None = None,
         started: Callable[[int], None] | None = None,
         ending: Callable[[], None] | None = None,
     ) -> None:
         """Make a server.
 
         Args:
+            certificate: makes it speak TLS, and nothing else.
             started: is called with the port once the server listens.
             ending: is called when the end begins.
         """
@@ -83,6 +86,8 @@ class Server(UvicornServer):
             headers=[("server", "qflare")],
             backlog=BACKLOG,
             timeout_keep_alive=IDLE_SECONDS,
+            ssl_certfile=certificate.chain if certificate else None,
+            ssl_keyfile=certificate.key if certificate else None,
         )
         super().__init__(config)
         self._host = host.strip("[]")
@@ -191,6 +196,8 @@ class Socket(WebSocketsSansIOProtocol):
         self.transport = cast("asyncio.Transport", _Counted(self._out, self._count))
         self.sent = self.received = 0
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        self._tcp = _tcp_of(self._out)
+        self._is_plain = self._tcp is self._out
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self.close_timeout = CLOSE_SECONDS
         self._gone = asyncio.Event()
@@ -255,10 +262,11 @@ class Socket(WebSocketsSansIOProtocol):
     def write_frame(self, frame: bytes) -> bool:
         """Hand a whole frame to the system now, if nothing waits before it; say whether that was done.
 
-        What the system does not take of it is left to the transport.
+        Only over plain TCP. What the system does not take of it is left to the transport.
         """
         if (
-            self.conn.state is not State.OPEN
+            not self._is_plain
+            or self.conn.state is not State.OPEN
             or self.close_sent
             or self._out.is_closing()
             or self._out.get_write_buffer_size()
@@ -272,9 +280,14 @@ class Socket(WebSocketsSansIOProtocol):
         self._out.write(data)
         if self._watch is not None:
             self._added += len(data)
-        elif left := self._out.get_write_buffer_size():
+        elif left := self._waiting():
             self._taken_at, self._left, self._added = self.loop.time(), left, 0
             self._watch_on()
+
+    def _waiting(self) -> int:
+        """Return how many bytes wait for the system to take them, above TLS and below it."""
+        waiting = self._out.get_write_buffer_size()
+        return waiting if self._is_plain else waiting + self._tcp.get_write_buffer_size()
 
     def _count(self, sent: int) -> None:
         self.sent += sent
@@ -284,7 +297,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def _look(self) -> None:
         self._watch = None
-        left, now = self.transport.get_write_buffer_size(), self.loop.time()
+        left, now = self._waiting(), self.loop.time()
         if not left or self.disconnected:
             return
         if left < self._left + self._added:
@@ -371,7 +384,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """End what the application has not ended: a socket that is not open yet, or a peer that does not read."""
-        if self.transport.get_write_buffer_size() or not self.handshake_complete:
+        if self._waiting() or not self.handshake_complete:
             self.queue.put_nowait(_disconnect(1006))
             self.transport.abort()
         else:
@@ -422,6 +435,12 @@ class _Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _tcp_of(transport: asyncio.Transport) -> asyncio.Transport:
+    """Return the TCP transport itself, below TLS where there is such; there is no public way to it."""
+    tls = getattr(transport, "_ssl_protocol", None)
+    return transport if tls is None else cast("asyncio.Transport", tls._transport)
 
 
 def _disconnect(code: int) -> Any:

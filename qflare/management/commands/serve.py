@@ -2,15 +2,18 @@
 
 import os
 import socket
+import ssl
 import time
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from qflare.serving import CannotListen
+from qflare.serving import CannotListen, Certificate
 from qflare.static import collect_if_stale
 
 END_SECONDS = 4.5
@@ -29,10 +32,28 @@ class Command(BaseCommand):
             "--server", choices=["daphne", "uvicorn"], default="daphne", help="the web server (default daphne)"
         )
         parser.add_argument(
+            "--certificate", type=Path, help="PEM file of its certificate, and of those between: speak TLS, only TLS"
+        )
+        parser.add_argument("--key", type=Path, help="PEM file of the certificate's private key, without a password")
+        parser.add_argument(
             "--no-coordinator", action="store_true", help="serve only; `manage.py coordinate` drives the runs elsewhere"
         )
 
-    def handle(self, *_: Any, host: str, port: int, server: str, no_coordinator: bool, **__: Any) -> None:
+    def handle(
+        self,
+        *_: Any,
+        host: str,
+        port: int,
+        server: str,
+        certificate: Path | None,
+        key: Path | None,
+        no_coordinator: bool,
+        **__: Any,
+    ) -> None:
+        shown = _certificate_of(certificate, key)
+        if shown is not None:
+            # As behind a proxy with TLS, but it is known only here: nobody comes otherwise.
+            settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = True
         _require_free(host, port)
         require_migrations()
         if collect_if_stale():
@@ -45,7 +66,12 @@ class Command(BaseCommand):
         coordinator = None if no_coordinator else Coordinator()
         end = _End(coordinator)
         serving = server_class(server)(
-            application, host=host, port=port, started=lambda bound: self._say_where(host, bound), ending=end.begin
+            application,
+            host=host,
+            port=port,
+            certificate=shown,
+            started=lambda bound: self._say_where("https" if shown else "http", host, bound),
+            ending=end.begin,
         )
         if coordinator is not None:
             coordinator.start()
@@ -57,9 +83,9 @@ class Command(BaseCommand):
             end.finish()
         self.stderr.write("stopped")
 
-    def _say_where(self, host: str, port: int) -> None:
+    def _say_where(self, scheme: str, host: str, port: int) -> None:
         name = f"[{host}]" if ":" in host else host
-        self.stdout.write(f"serving on http://{name}:{port}/ (process {os.getpid()})")
+        self.stdout.write(f"serving on {scheme}://{name}:{port}/ (process {os.getpid()})")
         self.stdout.flush()
 
 
@@ -131,6 +157,27 @@ def require_migrations() -> None:
 def cannot_listen(host: str, port: int, why: str) -> str:
     """Return what is said when the address cannot be had."""
     return f"cannot listen on {host}:{port}: {why}.\nStop what uses it, or choose another: --port {port + 1}"
+
+
+def _certificate_of(chain: Path | None, key: Path | None) -> Certificate | None:
+    """Return what the server shows of itself, having tried whether it can be used.
+
+    Raises:
+        CommandError: one of the two is missing, or they cannot be used; the text says what to do.
+    """
+    if chain is None and key is None:
+        return None
+    if chain is None or key is None:
+        raise CommandError("--certificate and --key belong together.\nName both, or neither")
+    try:
+        # A key with a password would be asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, lambda: "")
+    except (OSError, ValueError) as error:  # which SSLError is too
+        raise CommandError(
+            f"the certificate {chain} with the key {key} cannot be used: {error}.\n"
+            "Name PEM files that belong together; the key must have no password"
+        ) from error
+    return Certificate(chain, key)
 
 
 def _require_free(host: str, port: int) -> None:
