@@ -7,7 +7,7 @@ from typing import Any
 from daphne.ws_protocol import WebSocketProtocol
 
 from edge.protocol.close_codes import CloseCode
-from qflare.outlets import Outlet, Watch
+from qflare.outlets import Outlet, Watch, tcp_of
 
 MESSAGES_WAITING = 64
 """How many messages of a peer wait for the application before no more are read from it."""
@@ -69,6 +69,7 @@ def begin_socket(server: Any, socket: Socket, scope: dict[str, Any], watch: Watc
     inbox = Inbox(socket)
     socket.outlet = Outlet(socket, watch, lost=partial(_record_slow, inbox))
     scope["asgi"] = {"version": "3.0"}
+    scope["scheme"] = "ws" if tcp_of(socket.transport) is socket.transport else "wss"
     scope["extensions"] = {
         "qflare.backpressure": {},
         "qflare.frames": {"write": socket.outlet.write},

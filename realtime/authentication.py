@@ -134,18 +134,21 @@ def _principal_or_refusal(kind: Kind, user: User) -> Principal | Refusal:
 # ── origin ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def origin_is_allowed(origin: str, host: str) -> bool:
+def origin_is_allowed(origin: str, host: str, *, is_encrypted: bool = False) -> bool:
     """Say whether a page of this origin may connect: one of ours, or one of QFLARE_ALLOWED_ORIGINS.
 
     Ours are the pages of the very host and port that the connection was made to, provided that the host is one of
     ALLOWED_HOSTS; otherwise a name that a stranger points at this address would do. The origin `null`, which files and
     sandboxed frames have, is nobody's.
+
+    Args:
+        is_encrypted: the connection came by TLS, by which pages come too, then.
     """
     allowed = settings.QFLARE_ALLOWED_ORIGINS
     if "*" in allowed or _place(origin) in {_place(one) for one in allowed} - {None}:
         return True
     place = _place(origin)
-    if place is None or (settings.QFLARE_BEHIND_TLS and place[0] != "https"):
+    if place is None or (place[0] != "https" and (is_encrypted or settings.QFLARE_BEHIND_TLS)):
         return False
     domain, _ = split_domain_port(host)
     return _place(f"{place[0]}://{host}") == place and validate_host(domain, settings.ALLOWED_HOSTS)

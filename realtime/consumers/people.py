@@ -25,7 +25,7 @@ class PeopleConsumer(Consumer):
     def may_come_in(self) -> bool:
         """Refuse pages of foreign origins, and say so in the log."""
         host = header(self.scope["headers"], b"host")
-        if not self.origin or origin_is_allowed(self.origin, host):
+        if not self.origin or origin_is_allowed(self.origin, host, is_encrypted=self.scope.get("scheme") == "wss"):
             return True
         logger.warning(
             "refused %s from %s: the origin %r is neither %r nor in QFLARE_ALLOWED_ORIGINS",

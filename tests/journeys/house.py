@@ -20,6 +20,7 @@ from edge.store import Home
 from tests.journeys.prepare import ADMIN, PASSWORD
 from tests.journeys.programs import Program, clean_environment
 from tests.journeys.waiting import GIVE_UP_SECONDS, wait_for
+from tests.services.certificates import Certificates
 from tests.services.ports import free_port
 
 TASKS = "tests.journeys.tasks:Patient"
@@ -40,6 +41,8 @@ class House:
     Attributes:
         folder: holds `data` (the server's), `devices` (a folder each), and the programs' logs.
         session: a person's cookie.
+        certificates: what a server or a proxy shows of itself, and clients then trust alone; without, all is plain.
+        front: the port at which it is addressed, where that is not the server's own.
     """
 
     folder: Path
@@ -47,6 +50,8 @@ class House:
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
     server: Program | None = None
+    certificates: Certificates | None = None
+    front: int | None = None
     programs: list[Program] = field(default_factory=list)
 
     def __enter__(self):
@@ -68,7 +73,13 @@ class House:
 
     @property
     def address(self):
-        return f"http://127.0.0.1:{self.port}"
+        scheme, host = ("https", "localhost") if self.certificates else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self.front or self.port}"
+
+    @property
+    def trust(self):
+        """What clients of Python trust; None where nothing is encrypted."""
+        return self.certificates and self.certificates.trust
 
     # ── programs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,6 +107,7 @@ class House:
             f"device-{number}",
             *("-m", "edge", "run", "--home", self.home(number), "--server", self.address, "--task", task),
             *("--partition", f"iid:{number - 1}/{of}", *options),
+            *(("--ca", self.certificates.authority) if self.certificates else ()),
             **environment,
         )
 
@@ -214,7 +226,9 @@ class House:
     def ask(self, method, path, **options):
         cookies = {"sessionid": self.session, "csrftoken": CSRF}
         headers = {"X-CSRFToken": CSRF, "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
-        with httpx.Client(trust_env=False, verify=False, timeout=GIVE_UP_SECONDS) as client:  # noqa: S501 – plain http
+        headers["Referer"] = self.address  # which Django wants over https
+        headers |= options.pop("headers", {})
+        with httpx.Client(trust_env=False, verify=self.trust or True, timeout=GIVE_UP_SECONDS) as client:
             answer = client.request(method, self.address + path, headers=headers, **options)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
@@ -233,7 +247,7 @@ class House:
 
     def dashboard(self):
         """Open the socket that a dashboard's page opens."""
-        return Dashboard(self.port, self.session)
+        return Dashboard(self)
 
 
 CSRF = "0123456789abcdefghijklmnopqrstuv"
@@ -248,12 +262,13 @@ def name_of(number):
 class Dashboard:
     """A browser's socket, less the browser: keeps every frame it was sent."""
 
-    def __init__(self, port, session):
+    def __init__(self, house):
         self.frames = []
         self._opening = connect(
-            f"ws://127.0.0.1:{port}/ws/dashboard",
+            f"{house.address.replace('http', 'ws')}/ws/dashboard",
             subprotocols=[PROTOCOL],
-            additional_headers={"Cookie": f"sessionid={session}", "Origin": f"http://127.0.0.1:{port}"},
+            additional_headers={"Cookie": f"sessionid={house.session}", "Origin": house.address},
+            ssl=house.trust,
             proxy=None,
             max_queue=None,
         )
@@ -323,7 +338,8 @@ def enroll_all(house, tokens):
 
 def sign_in(house):
     """Sign in by name and password, as the page does; return the session's cookie."""
-    with httpx.Client(base_url=house.address, trust_env=False, timeout=GIVE_UP_SECONDS) as browser:
+    options = {"trust_env": False, "verify": house.trust or True, "timeout": GIVE_UP_SECONDS}
+    with httpx.Client(base_url=house.address, headers={"Referer": house.address}, **options) as browser:
         browser.get("/login/").raise_for_status()
         form = {"username": ADMIN, "password": PASSWORD, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
         answer = browser.post("/login/", data=form)

@@ -135,6 +135,7 @@ class Listener:
             f"{house.address.replace('http', 'ws')}/ws/dashboard?{query}",
             subprotocols=[PROTOCOL],
             additional_headers={"Cookie": f"sessionid={house.session}", "Origin": house.address},
+            ssl=house.trust,
             proxy=None,
             max_queue=None,
         )
@@ -164,6 +165,14 @@ class Listener:
                 self._take(GIVE_UP_SECONDS)
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else None
+
+    def read(self):
+        """Take one frame."""
+        self._take(GIVE_UP_SECONDS)
+
+    def last(self, stream):
+        """Return the newest event's seq that was told of a stream."""
+        return self._last.get(stream, 0)
 
     def positions(self):
         """Return where this listener stands in each stream: epoch and seq."""
