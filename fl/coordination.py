@@ -97,13 +97,17 @@ class _Claim:
         return self.clock.now()
 
 
-def advance_run(run_id: int, now: datetime) -> bool:
-    """Give a running run its initial model or its next round where it lacks one; say whether anything was done."""
+def advance_run(run_id: int, now: datetime, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
+    """Give a running run its initial model or its next round where it lacks one; say whether anything was done.
+
+    Args:
+        is_stopping: is asked between the batches of an evaluation, which is given up when the process is to end.
+    """
     run = Run.objects.get(pk=run_id)
     if run.state != RunState.RUNNING or run.round_set.filter(ended_at__isnull=True).exists():
         return False
     if not run.models.exists():
-        return _initialise(run, now)
+        return _initialise(run, now, is_stopping)
     with events.transaction():
         locked = lock_run(run_id)
         settle_run(locked, now=now)
@@ -198,12 +202,14 @@ def eligible_devices(run: Run, now: datetime) -> list[Device]:
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _initialise(run: Run, now: datetime) -> bool:
+def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> bool:
     """Make version 0 of a run's model, measure it, and open round 1."""
     try:
         stored = aggregation.initial_model(run)
         model = GlobalModel(run=run, version=0, created_at=now, **vars(stored))
-        model.metrics = aggregation.evaluate_model(model)
+        model.metrics = aggregation.evaluate_model(model, is_stopping=is_stopping)
+    except aggregation.Stopped:
+        return False  # no row names it yet: the next coordinator draws the same
     except Exception as error:
         if is_outage(error):
             raise  # the run can begin when the database is back

@@ -149,7 +149,7 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
     )
     done = False
     served = runs.order_by(F("last_served_at").asc(nulls_first=True), "pk")
-    drive_round = partial(advance, is_stopping=stopping.is_set)
+    drive_run, drive_round = (partial(step, is_stopping=stopping.is_set) for step in (advance_run, advance))
     for run_id, round_id in served.values_list("pk", "open_round"):
-        done |= attempt(advance_run, run_id) if round_id is None else attempt(drive_round, round_id)
+        done |= attempt(drive_run, run_id) if round_id is None else attempt(drive_round, round_id)
     return done

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sqlite3
+import ssl
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,13 @@ class House:
     @property
     def trust(self):
         """What clients of Python trust; None where nothing is encrypted."""
-        return self.certificates and self.certificates.trust
+        if self.certificates is None:
+            return None
+        trust = self.certificates.trust
+        # The synchronous client of websockets reads and writes in two threads. OpenSSL takes that ill now and then
+        # while a server hands out tickets, which in TLS 1.3 is after the handshake: one in thousands waits for ever.
+        trust.maximum_version = ssl.TLSVersion.TLSv1_2
+        return trust
 
     # ── programs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,6 +1,7 @@
 """A task from outside the packages, for tests that need a device to be caught at a certain moment.
 
 JOURNEY_HOLD    a file: while it is there, training waits after each batch
+JOURNEY_HOLD_EVALUATION  a file: while it is there, measuring applies the model to one example after another
 JOURNEY_SIGNAL  a signal's name: the device sends it to itself when it begins to send its first finished update
 JOURNEY_MARK    a file that says that this has happened; it happens once
 """
@@ -27,6 +28,12 @@ class Patient(Linear):
             yield batch
             while (hold := os.environ.get("JOURNEY_HOLD")) and Path(hold).exists():
                 time.sleep(LOOK_SECONDS)
+
+    def evaluate(self, model, examples):
+        while (hold := os.environ.get("JOURNEY_HOLD_EVALUATION")) and Path(hold).exists():
+            model(examples.inputs[:1])
+            time.sleep(LOOK_SECONDS)
+        return super().evaluate(model, examples)
 
 
 def _signal_at_upload(event, arguments):

@@ -79,11 +79,10 @@ def say(house, message):
 
 def stuck_dashboard(house):
     """Open a dashboard's socket that reads its welcome and then nothing."""
-    port = house.front or house.port
+    port, trust = house.front or house.port, house.certificates.trust
     headers = [f"Cookie: sessionid={house.session}"]
-    client = RawClient(
-        port, "/ws/dashboard", origin=house.address, headers=headers, receive_buffer=4096, trust=house.trust
-    )
+    options = {"origin": house.address, "headers": headers, "receive_buffer": 4096, "trust": trust}
+    client = RawClient(port, "/ws/dashboard", **options)
     assert json.loads(client.text())["event"] == "welcome"
     return client
 
