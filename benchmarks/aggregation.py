@@ -3,7 +3,9 @@
     python benchmarks/aggregation.py                     20 and 100 updates of 10 million float32
     python benchmarks/aggregation.py --devices 20 --folder /data/tmp
 
-Each update is a distinct file (40 MB) in a temporary folder, deleted at the end, and warm in the page cache.
+Each update is a distinct file (40 MB) in a temporary folder, deleted at the end, and warm in the page cache. It is
+written as the server writes what `edge` sends, in pieces of 64 KiB: a file that is written as one comes into larger
+pages, and is read up to four times as fast.
 
 Time: one process per number of updates takes turns between the floor (map each file, read every value once, in one sum
 a file on the same threads) and FedAvg (open, check the header, sum, add to the weights, check that all is finite). The
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from fl.strategies import Contribution
 
 LAYERS = 20
+PIECE_BYTES = 64 * 1024
 TARGET_RATIO = 1.3
 TARGET_MB = 350
 
@@ -75,8 +78,10 @@ def write(options: argparse.Namespace) -> None:
     for name in ["weights", *(f"update-{index}" for index in range(options.count))]:
         layers = torch.empty(options.parameters).normal_(std=0.01, generator=generator).chunk(LAYERS)
         weights = {f"layer{index}.weight": layer for index, layer in enumerate(layers)}
-        with (options.folder / name).open("wb") as file:
-            file.write(encode(weights))
+        payload = memoryview(encode(weights))
+        with (options.folder / name).open("wb", buffering=0) as file:
+            for start in range(0, len(payload), PIECE_BYTES):
+                file.write(payload[start : start + PIECE_BYTES])
             os.fsync(file.fileno())  # else the disk is still being written while turns are measured
 
 

@@ -10,8 +10,8 @@ from fl.strategies.base import BadContribution, Contribution
 
 # A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
 # one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
-# long. More than four gain nothing that benchmarks/aggregation.py could measure.
-_MOST_OPEN = 4
+# long. More than two gain nothing that benchmarks/aggregation.py could measure.
+_MOST_OPEN = 2
 _BLOCK = 512 * 1024
 _MAPPED_BYTES = 32 * 1024**2
 

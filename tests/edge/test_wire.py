@@ -136,20 +136,20 @@ def test_the_pages_of_a_mapped_tensor_go_with_it_but_for_those_shared_with_its_n
 
 
 def test_small_neighbours_share_a_window_whose_pages_go_with_the_last_of_them(tmp_path):
-    weights = {f"w{index:02}": torch.ones(100_000) for index in range(50)}  # 20 MB, 15 tensors a window
+    weights = {f"w{index:02}": torch.ones(100_000) for index in range(50)}  # 20 MB, 31 tensors a window
     path = tmp_path / "weights"
     path.write_bytes(wire.encode(weights))
     mapped = wire.read_file(path, spec_of(weights))
     assert sum(tensor.sum().item() for tensor in mapped.values()) == 5_000_000
     before = resident_kilobytes(path)
 
-    for index in range(14):
+    for index in range(30):
         del mapped[f"w{index:02}"]
     with_one_left = resident_kilobytes(path)
-    del mapped["w14"]
+    del mapped["w30"]
 
     assert with_one_left == before
-    assert resident_kilobytes(path) <= before - 4_000
+    assert resident_kilobytes(path) <= before - 10_000
 
 
 def test_the_norm_of_a_file_is_that_of_its_weights_to_the_last_bit(tmp_path):
