@@ -259,6 +259,19 @@ def test_measuring_uses_the_model_as_it_is_used_without_dropout():
     assert measured[0] == measured[1] == measured[2]
 
 
+def test_measuring_ends_before_a_batch_when_it_is_to_stop_and_then_measures_as_ever():
+    task = find_task("digits")
+    weights, examples = initial_weights(task, 0), task.test_examples()
+    asked = []
+
+    with pytest.raises(TrainingCancelled):
+        evaluate(task, weights, examples, lambda: asked.append(1) or len(asked) == 1)
+
+    assert len(asked) == 1
+    assert evaluate(task, weights, examples, never) == evaluate(task, weights, examples)
+    assert len(asked) == 1
+
+
 def test_measuring_many_examples_is_measuring_them_all():
     """More than one chunk of 1,000, the last one smaller, is the mean over all examples."""
     task = find_task("digits")

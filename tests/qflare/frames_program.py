@@ -20,9 +20,9 @@ import django
 django.setup(set_prefix=False)
 
 from qflare import server, uvicorn_server  # noqa: E402 - needs the settings
-from qflare.asgi import application  # noqa: E402
-from qflare.serving import Certificate  # noqa: E402
-from realtime.publishing import use_loop  # noqa: E402
+from qflare.asgi import application  # noqa: E402 - see above
+from qflare.serving import Certificate  # noqa: E402 - see above
+from realtime.publishing import use_loop  # noqa: E402 - see above
 
 counted = {"given": 0, "taken": 0}
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from qflare.management.commands.serve import server_class
 from tests.realtime.servers import OURS, start_server
+from tests.services.certificates import make_certificates
 from tests.services.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,6 +77,24 @@ def test_a_server_that_is_not_installed_is_named_with_what_to_run(monkeypatch):
 
     with pytest.raises(CommandError, match=r"(?s)uvicorn is not installed.*pip install -r requirements\.txt"):
         server_class("uvicorn")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--certificate", "chain"], "belong together"),
+        (["--key", "key"], "belong together"),
+        (["--certificate", "missing", "--key", "key"], "No such file"),
+        (["--certificate", "key", "--key", "chain"], "must have no password"),
+        (["--certificate", "chain", "--key", "other"], "Name PEM files that belong together"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_one_clear_message(tmp_path, certificates, options, why):
+    other = make_certificates(tmp_path)
+    files = {"chain": certificates.chain, "key": certificates.key, "other": other.key, "missing": tmp_path / "missing"}
+
+    with pytest.raises(CommandError, match=why):
+        call_command("serve", "--port", "0", *[str(files.get(option, option)) for option in options])
 
 
 @pytest.fixture(scope="module", params=OURS)
