@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.journeys.house import name_of, sign_in
@@ -79,9 +79,14 @@ def say(house, message):
 
 def stuck_dashboard(house):
     """Open a dashboard's socket that reads its welcome and then nothing."""
+    return raw_dashboard(house, receive_buffer=4096)
+
+
+def raw_dashboard(house, receive_buffer=None):
+    """Open a dashboard's socket down to the bytes, of which the welcome was read."""
     port, trust = house.front or house.port, house.certificates.trust
     headers = [f"Cookie: sessionid={house.session}"]
-    options = {"origin": house.address, "headers": headers, "receive_buffer": 4096, "trust": trust}
+    options = {"origin": house.address, "headers": headers, "receive_buffer": receive_buffer, "trust": trust}
     client = RawClient(port, "/ws/dashboard", **options)
     assert json.loads(client.text())["event"] == "welcome"
     return client
@@ -194,15 +199,17 @@ def test_on_sigterm_everybody_is_told_to_come_back_and_who_does_not_read_holds_u
             page.read()
         assert loud.wait() == 0, loud.said()
 
+        # The library's client forgets what came with the close frame where its answer to it fails.
+        told = raw_dashboard(house)
         asked_at = time.monotonic()
         house.server.send(signal.SIGTERM)
-        bye = page.read_until("bye")
-        with pytest.raises(ConnectionClosed) as closed:
-            page.read()
+        while (frame := json.loads(told.text()))["event"] != "bye":
+            pass
+        code = told.close_code()
 
     assert house.server.wait() == 0
     assert time.monotonic() - asked_at < END_SECONDS + MARGIN_SECONDS
-    assert (bye["code"], closed.value.rcvd.code) == (4001, 4001)
+    assert (frame["data"]["code"], code) == (4001, 4001)
     assert "Traceback" not in house.server.said()
     assert len(stuck) == 3
     house.serve(*house.options)
