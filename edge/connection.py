@@ -1,18 +1,21 @@
-"""One device's socket to its server, in threads of its own: it lives on while the device trains, and always comes back.
+"""Devices' sockets to their server: all of a process on one loop in one thread, each driving a session and its device.
 
-What is said and heard is `edge.session`'s affair, and when to come back `edge.backoff`'s; here is only the socket, with
-a thread that listens and keeps the heartbeat, and one that sends what may wait.
+A socket lives on while its device trains, and always comes back. What is said and heard is `edge.session`'s affair, and
+when to come back `edge.backoff`'s. asyncio, although `edge` is otherwise synchronous: with threads, one would read
+while another writes, and a TLS connection bears only one at a time; and two thousand threads, for a fleet of five
+hundred, would be most of what a load test measures. Nothing but sockets lives on this loop.
 """
 
+import asyncio
 import random
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.frames import Close
-from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from edge.backoff import LOST, Ending, next_attempt, reconnect_delay
@@ -35,98 +38,123 @@ SUBPROTOCOLS = [Subprotocol(PROTOCOL)]
 CANNOT_CONNECT = (OSError, TimeoutError, InvalidHandshake, InvalidURI)
 """What opening a connection raises when it does not work this time."""
 
+HANDSHAKES_AT_ONCE = 16
+"""A server serves a few at a time; the rest wait here instead of there."""
 
-class Connection:
-    """A device's connection: `run` keeps it up until `stop`; the other methods may be called from any thread.
+OPEN_SECONDS = 30.0
+
+
+class SocketLoop:
+    """One loop in one thread for the sockets of many devices."""
+
+    def __init__(self, server: Server, certificates: ssl.SSLContext | None) -> None:
+        self.server = server
+        self.certificates = certificates
+        self.loop = asyncio.new_event_loop()
+        self.gate = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._ended: list[Barred] = []
+        self._stopping = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, sockets: "Sequence[Socket]", on_end: Callable[[BaseException], None]) -> None:
+        """Connect all sockets and keep them up until `stop`.
+
+        Args:
+            on_end: told why, if all have ended before: the last one's `Barred`, or an error nobody expected.
+        """
+        self._thread = threading.Thread(target=self._run, args=(sockets, on_end), name="edge-sockets", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Close all sockets; they do not come back."""
+        if self._thread is None:
+            self.loop.close()
+            return
+        self.call(self._stopping.set)
+        self._thread.join(seconds)
+
+    def call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Have the loop call this, from any thread; once the loop is closed, nothing is left to be done."""
+        try:
+            self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def _run(self, sockets: "Sequence[Socket]", on_end: Callable[[BaseException], None]) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._keep_up(sockets, on_end))
+        except BaseException as error:
+            on_end(error)
+
+    async def _keep_up(self, sockets: "Sequence[Socket]", on_end: Callable[[BaseException], None]) -> None:
+        stopped = asyncio.create_task(self._stopping.wait())
+        stopped.add_done_callback(lambda _: everything.cancel())
+        everything = asyncio.gather(*(self._keep_up_one(socket, len(sockets)) for socket in sockets))
+        try:
+            await everything
+        except asyncio.CancelledError:
+            return
+        stopped.cancel()
+        on_end(self._ended[-1])
+
+    async def _keep_up_one(self, socket: "Socket", number: int) -> None:
+        error = await socket.keep_up()
+        self._ended.append(error)
+        if len(self._ended) < number:  # the last one's is told by who started them
+            socket.tell_barred(error)
+
+
+class Socket:
+    """One device's socket; it is the `Link` of that device's work.
 
     Args:
-        certificates: what wss trusts; None without encryption.
-        handle: told what was heard, on the listening thread; must return at once.
+        handle: told what was heard, on the loop; must return at once.
     """
 
-    def __init__(
-        self,
-        *,
-        server: Server,
-        certificates: ssl.SSLContext | None,
-        session: Session,
-        handle: Callable[[Heard], None],
-        tell: Tell,
-    ) -> None:
-        self._server = server
-        self._certificates = certificates
+    def __init__(self, loop: SocketLoop, session: Session, handle: Callable[[Heard], None], tell: Tell) -> None:
+        self._loop = loop
         self._session = session
         self._handle = handle
         self._tell = tell
-        self._stopping = threading.Event()
         self._socket: ClientConnection | None = None
-        self._outbox = threading.Condition()
         self._progress: client.Progress | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._hang_up_reason = ""
         self._welcomed_at: float | None = None
         self._heartbeat_seconds = HANDSHAKE_SECONDS
 
-    def run(self) -> None:
-        """Connect, listen, and come back, until `stop` is called.
-
-        Raises:
-            Barred: the server closed the connection for good.
-        """
-        sender = threading.Thread(target=self._send_outbox, name="edge-sender", daemon=True)
-        sender.start()
-        attempt = 0
-        try:
-            while not self._stopping.is_set():
-                ending = self._connect_once()
-                if self._stopping.is_set():
-                    break
-                delay = reconnect_delay(attempt, ending, random.random())
-                if delay is None:
-                    raise barred(self._server, ending)
-                self._tell(lost(self._server, ending, delay))
-                attempt = next_attempt(attempt, ending)
-                self._stopping.wait(delay)
-        finally:
-            self.stop()
-            sender.join()
-
-    def stop(self) -> None:
-        """Close the connection and do not come back."""
-        self._stopping.set()
-        with self._outbox:
-            self._outbox.notify()
-
     def send_progress(self, message: client.Progress) -> None:
         """Send this when possible; a newer one replaces it until then."""
-        with self._outbox:
-            self._progress = message
-            self._outbox.notify()
+        self._loop.call(self._note_progress, message)
 
     def reconnect(self, reason: str) -> None:
         """Close the connection and open another, with back-off."""
-        with self._outbox:
-            self._hang_up_reason = reason
-            self._outbox.notify()
+        self._loop.call(self._hang_up, reason)
 
-    def _connect_once(self) -> Ending:
+    def tell_barred(self, error: Barred) -> None:
+        """Say that the server closed the connection for good."""
+        self._tell(Note("disconnected", f"{error}.", "error", {"code": error.code}))
+
+    async def keep_up(self) -> Barred:
+        """Connect, listen, and come back, until the server closes the connection for good; say why it did."""
+        attempt = 0
+        while True:
+            how = await self._connect_once()
+            delay = reconnect_delay(attempt, how, random.random())
+            if delay is None:
+                return barred(self._loop.server, how)
+            self._tell(lost(self._loop.server, how, delay))
+            attempt = next_attempt(attempt, how)
+            await asyncio.sleep(delay)
+
+    async def _connect_once(self) -> Ending:
         self._welcomed_at = None
+        self._hang_up_reason = ""
         closed: Close | None = None
         try:
-            with connect(
-                self._server.socket_url,
-                ssl=self._certificates,
-                subprotocols=SUBPROTOCOLS,
-                compression=None,
-                proxy=None,
-                ping_interval=PING_SECONDS,
-                ping_timeout=PONG_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                max_size=MAX_FRAME_BYTES,
-            ) as socket:
-                with self._outbox:
-                    self._hang_up_reason = ""
-                    self._socket = socket
-                self._listen(socket)
+            await self._converse()
         except ConnectionClosed as error:
             closed = error.rcvd
         except CANNOT_CONNECT as error:
@@ -135,29 +163,61 @@ class Connection:
             self._socket = None
         return ending(self._session, closed, self._hang_up_reason, self._uptime())
 
-    def _listen(self, socket: ClientConnection) -> None:
-        self._carry_out(socket, self._session.open())
-        due = time.monotonic() + HANDSHAKE_SECONDS
-        while not self._must_close():
+    def _uptime(self) -> float:
+        return 0.0 if self._welcomed_at is None else time.monotonic() - self._welcomed_at
+
+    async def _converse(self) -> None:
+        opening = connect(
+            self._loop.server.socket_url,
+            ssl=self._loop.certificates,
+            subprotocols=SUBPROTOCOLS,
+            compression=None,
+            proxy=None,
+            open_timeout=OPEN_SECONDS,
+            ping_interval=PING_SECONDS,
+            ping_timeout=PONG_SECONDS,
+            close_timeout=CLOSE_SECONDS,
+            max_size=MAX_FRAME_BYTES,
+        )
+        await self._loop.gate.acquire()
+        is_waited_for = True
+        try:
+            async with opening as socket:
+                self._socket = socket
+                await self._carry_out(socket, self._session.open())
+                await self._listen(socket, until_welcomed=True)
+                self._loop.gate.release()
+                is_waited_for = False
+                try:
+                    await self._listen(socket)
+                except asyncio.CancelledError:
+                    # The fleet is stopped: a goodbye, not the error that leaving by an exception would tell.
+                    await socket.close()
+                    raise
+        finally:
+            if is_waited_for:
+                self._loop.gate.release()
+
+    async def _listen(self, socket: ClientConnection, *, until_welcomed: bool = False) -> None:
+        due = time.monotonic() + self._heartbeat_seconds
+        while not self._hang_up_reason and not (until_welcomed and self._session.welcomed):
             try:
-                frame = socket.recv(max(0.0, due - time.monotonic()))
+                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                    frame = await socket.recv()
             except TimeoutError:
                 if not self._session.welcomed:
                     self._hang_up_reason = "the server did not finish the handshake"
                     return
-                self._carry_out(socket, self._session.heartbeat())
                 due = time.monotonic() + self._heartbeat_seconds
+                await self._carry_out(socket, self._session.heartbeat())
                 continue
-            if self._carry_out(socket, self._session.receive(frame)):
-                due = time.monotonic() + self._heartbeat_seconds
+            await self._carry_out(socket, self._session.receive(frame))
 
-    def _carry_out(self, socket: ClientConnection, actions: Sequence[Action]) -> bool:
-        """Do what is to be done; say whether the server's welcome was among it."""
-        is_welcomed = False
+    async def _carry_out(self, socket: ClientConnection, actions: Sequence[Action]) -> None:
         for action in actions:
             if isinstance(action, Send):
                 try:
-                    socket.send(action.text)
+                    await socket.send(action.text)
                 except ConnectionClosed:
                     # Receiving says the same once the frames that came before the end, a farewell too, are read.
                     continue
@@ -165,51 +225,31 @@ class Connection:
                 self._hang_up_reason = action.reason
             else:
                 if isinstance(action, Welcomed):
-                    is_welcomed = True
                     self._welcomed_at = time.monotonic()
                     self._heartbeat_seconds = action.heartbeat_seconds
-                    self._tell(connected(self._server))
-                    with self._outbox:
-                        self._outbox.notify()
+                    self._tell(connected(self._loop.server))
+                    if self._progress is not None:
+                        self._note_progress(self._progress)
                 self._handle(action)
-        return is_welcomed
 
-    def _send_outbox(self) -> None:
-        """Send progress and close sockets, on a thread of its own: both may wait for the network, no other may."""
-        while True:
-            with self._outbox:
-                self._outbox.wait_for(self._has_something_to_do)
-                socket = self._socket
-                progress = self._take_progress()
-                must_close = self._must_close()
-                if must_close:
-                    self._socket = None
-            if socket is not None and must_close:
-                socket.close()
-            elif socket is not None and progress is not None:
-                try:
-                    socket.send(client.encode_message(progress))
-                except ConnectionClosed:
-                    # Best effort: the next connection carries newer ones.
-                    continue
-            if self._stopping.is_set():
+    def _note_progress(self, message: client.Progress) -> None:
+        self._progress = message
+        if self._socket is not None and self._session.welcomed and (self._sending is None or self._sending.done()):
+            self._sending = self._loop.loop.create_task(self._send_progress(self._socket))
+
+    async def _send_progress(self, socket: ClientConnection) -> None:
+        while self._progress is not None:
+            message, self._progress = self._progress, None
+            try:
+                await socket.send(client.encode_message(message))
+            except ConnectionClosed:
+                # Best effort: the next connection carries newer ones.
                 return
 
-    def _uptime(self) -> float:
-        return 0.0 if self._welcomed_at is None else time.monotonic() - self._welcomed_at
-
-    def _must_close(self) -> bool:
-        return self._stopping.is_set() or bool(self._hang_up_reason)
-
-    def _has_something_to_do(self) -> bool:
-        can_send = self._progress is not None and self._session.welcomed
-        return self._stopping.is_set() or (self._socket is not None and (can_send or self._must_close()))
-
-    def _take_progress(self) -> client.Progress | None:
-        if not self._session.welcomed:
-            return None
-        progress, self._progress = self._progress, None
-        return progress
+    def _hang_up(self, reason: str) -> None:
+        self._hang_up_reason = reason
+        if self._socket is not None:
+            self._sending = self._loop.loop.create_task(self._socket.close())
 
 
 def ending(session: Session, closed: Close | None, hang_up_reason: str, uptime: float) -> Ending:

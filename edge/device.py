@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from edge.config import DeviceSettings
-from edge.connection import Connection
+from edge.connection import Socket, SocketLoop
 from edge.http import Doors, Server, trusted_certificates
 from edge.jobs import Jobs
 from edge.models import WeightsCache
@@ -74,25 +74,22 @@ class Device:
             )
             resources.callback(equipment.close, STOP_SECONDS)
             session = Session(account, key, [offer.message() for offer in offers.values()])
-            connection = Connection(
-                server=server, certificates=certificates, session=session, handle=self._handle, tell=self._tell
-            )
+            loop = SocketLoop(server, certificates)
+            resources.callback(loop.stop, STOP_SECONDS)
+            socket = Socket(loop, session, self._handle, self._tell)
             self._work = DeviceWork(
                 home=self._home,
                 account=account,
                 key=key,
                 offers=offers,
                 equipment=equipment,
-                link=connection,
+                link=socket,
                 tell=self._tell,
                 keep_model=self._settings.keep_model,
                 command=self._settings.on_model,
             )
-            thread = threading.Thread(target=self._connect, args=(connection,), name="edge-connection", daemon=True)
-            resources.callback(thread.join, STOP_SECONDS)
-            resources.callback(connection.stop)
             resources.callback(self._work.stop)
-            thread.start()
+            loop.start([socket], self._fail)
             self._resources = resources.pop_all()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -118,12 +115,6 @@ class Device:
 
     def _handle(self, heard: Heard) -> None:
         self._work.handle(heard)
-
-    def _connect(self, connection: Connection) -> None:
-        try:
-            connection.run()
-        except BaseException as error:
-            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         """End the device with an error, which `wait` raises."""

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Self
 
 from edge.config import DeviceSettings
+from edge.connection import Socket, SocketLoop
 from edge.device import STOP_SECONDS
 from edge.enroll import enroll, read_token
 from edge.errors import BadUsage
-from edge.fleet_sockets import Socket, SocketLoop
 from edge.http import Doors, Server, trusted_certificates
 from edge.jobs import Jobs
 from edge.models import WeightsCache
@@ -113,8 +113,8 @@ class Fleet:
             self._enroll(equipment.doors)
             tasks = know_tasks(self._settings.tasks)
             loop = SocketLoop(server, certificates)
-            members = [self._make(index, tasks, equipment, loop) for index in range(len(self._homes))]
             resources.callback(loop.stop, STOP_SECONDS)
+            members = [self._make(index, tasks, equipment, loop) for index in range(len(self._homes))]
             for member in members:
                 resources.callback(member.work.stop)
             loop.start([member.socket for member in members], self._fail)

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from edge.backoff import LOST, Ending, full_jitter, next_attempt, reconnect_delay
-from edge.connection import Connection, ending
+from edge.connection import Socket, SocketLoop, ending
 from edge.enroll import enroll, read_token
-from edge.errors import Barred
 from edge.http import Doors, Server
 from edge.protocol import client
 from edge.protocol import server as wire
@@ -92,27 +91,18 @@ def connection(server, tmp_path):
     with Doors(Server(server.url), None) as doors:
         enroll(home, doors, read_token(server.token()), "one")
     heard, notes, failures = Heard(), Notes(), []
-    made = Connection(
-        server=Server(server.url),
-        certificates=None,
-        session=session_for(home.account(), home.key()),
-        handle=heard,
-        tell=notes,
-    )
-    made.heard, made.notes, made.failures = heard, notes, failures
+    loop = SocketLoop(Server(server.url), None)
+    made = Socket(loop, session_for(home.account(), home.key()), heard, notes)
+    made.heard, made.notes, made.failures, made.ended = heard, notes, failures, threading.Event()
 
-    def run():
-        try:
-            made.run()
-        except Barred as error:
-            failures.append(error)
+    def end(error):
+        failures.append(error)
+        made.ended.set()
 
-    made.thread = threading.Thread(target=run)
-    made.thread.start()
+    loop.start([made], end)
     yield made
-    made.stop()
-    made.thread.join(30)
-    assert not made.thread.is_alive()
+    loop.stop(30)
+    assert loop.loop.is_closed()
 
 
 def test_a_dropped_connection_comes_back(server, connection):
@@ -153,7 +143,7 @@ def test_a_terminal_code_ends_the_connection_for_good(server, connection):
     server.wait_connected()
 
     server.close_sockets(4504)
-    connection.thread.join(30)
+    assert connection.ended.wait(30)
 
     assert connection.failures[0].code == 4504
     assert "a newer connection" in connection.failures[0].why
