@@ -9,6 +9,7 @@ from django.db import connection
 
 from realtime import publishing
 from realtime.process import running_process
+from tests.realtime.raw import drop_all
 from tests.realtime.servers import ENVIRONMENT, start_server
 from tests.realtime.sockets import open_sockets
 
@@ -26,6 +27,13 @@ def ground_of_its_own(settings, tmp_path, server_key_file):
     settings.QFLARE_SERVER_KEY = server_key_file
     settings.QFLARE_SEEN_HEADS = tmp_path / "seen-heads.json"
     channel_layers.backends = {}
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_left():
+    """Close the raw sockets that a test has left open."""
+    yield
+    drop_all()
 
 
 @pytest.fixture

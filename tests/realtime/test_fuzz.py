@@ -17,7 +17,7 @@ from edge.protocol.close_codes import MEANINGS
 from realtime.consumers.base import Refused as Answered
 from realtime.consumers.base import parse
 from tests.realtime.acts import note, record_now
-from tests.realtime.raw import CLOSE, TEXT, RawClient, Refused, dashboard, drop_all
+from tests.realtime.raw import CLOSE, TEXT, RawClient, Refused, dashboard
 from tests.realtime.servers import OURS
 
 SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
@@ -39,12 +39,6 @@ JSON = some.recursive(
 )
 TYPES = some.sampled_from(["hello", "auth", "heartbeat", "sub", "unsub", "ack", "progress", "cmd", "other"])
 FIELDS = some.sampled_from(["id", "streams", "since", "stream", "seq", "name", "args", "idem", "protocol", "state"])
-
-
-@pytest.fixture(autouse=True)
-def no_socket_is_left():
-    yield
-    drop_all()
 
 
 @given(text=some.text())

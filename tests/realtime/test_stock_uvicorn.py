@@ -10,14 +10,8 @@ from fl.models import Stream
 from realtime.models import ServerProcess
 from tests.fl.threads import eventually
 from tests.realtime.acts import note, record_now
-from tests.realtime.raw import CLOSE, RawClient, dashboard, drop_all
+from tests.realtime.raw import CLOSE, RawClient, dashboard
 from tests.realtime.servers import OURS, STOCK
-
-
-@pytest.fixture(autouse=True)
-def no_socket_is_left():
-    yield
-    drop_all()
 
 
 def is_held(client):

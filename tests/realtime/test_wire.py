@@ -17,7 +17,7 @@ from fl.models import Event
 from realtime.models import ServerProcess
 from tests.builders import person
 from tests.realtime.acts import cookie_of, note, record, record_now
-from tests.realtime.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, Refused, dashboard, drop_all
+from tests.realtime.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, Refused, dashboard
 from tests.realtime.servers import ENVIRONMENT, OURS, start_server
 
 END_SECONDS = 5
@@ -35,12 +35,6 @@ def running(request, django_db_setup, django_db_blocker, tmp_path_factory):
     server = start_server(folder, database=database, kind=request.param, environment=environment)
     yield server
     server.stop()
-
-
-@pytest.fixture(autouse=True)
-def no_socket_is_left():
-    yield
-    drop_all()
 
 
 @pytest.fixture
