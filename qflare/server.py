@@ -10,13 +10,14 @@ from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
+from django.conf import settings
 from twisted.internet import defer
 from twisted.internet.endpoints import quoteStringArgument
 
 from edge.protocol.close_codes import CloseCode
 from qflare.http_requests import Factory, begin_application
 from qflare.outlets import Watch
-from qflare.serving import BACKLOG, CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, CannotListen, Certificate
+from qflare.serving import BACKLOG, CLOSE_SECONDS, CannotListen, Certificate
 from qflare.sockets import Socket, begin_socket
 from realtime.process import running_process
 from realtime.publishing import use_loop
@@ -52,8 +53,8 @@ class Server(DaphneServer):
             application,
             endpoints=[endpoint_of(host, port, certificate)],
             signal_handlers=signal_handlers,
-            ping_interval=PING_SECONDS,
-            ping_timeout=PONG_SECONDS,
+            ping_interval=settings.QFLARE_PING_SECONDS,
+            ping_timeout=settings.QFLARE_PONG_SECONDS,
             ready_callable=self._set_up,
             server_name="qflare",
         )

@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-PING_SECONDS = 75
-"""Above the heartbeat, so that protocol pings only find peers that have no heartbeat of their own, or none any more."""
-PONG_SECONDS = 20
-"""Below the ping's interval: on Daphne, a later ping would leave the earlier one's timer running."""
 MESSAGE_BYTES = 1024 * 1024
 """The outer wall for one message of a client; what is taken is far less (see `realtime.limits`)."""
 BACKLOG = 2048

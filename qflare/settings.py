@@ -204,6 +204,10 @@ QFLARE_PROGRESS_SECONDS = env_number("QFLARE_PROGRESS_SECONDS", 5, 0, 3600)
 
 # ── real time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 QFLARE_HEARTBEAT_SECONDS = env_number("QFLARE_HEARTBEAT_SECONDS", 60, 0.2, 3600)
+QFLARE_PING_SECONDS = env_number("QFLARE_PING_SECONDS", 75, 0.1, 3600)
+"""After how much silence a peer is pinged. Above the heartbeat, so that pings only find peers that have none."""
+QFLARE_PONG_SECONDS = env_number("QFLARE_PONG_SECONDS", 20, 0.1, 3600)
+"""How long a peer may take to answer a ping. Below it, since on Daphne the next one would forget this one's timer."""
 QFLARE_LEASE_SECONDS = env_number("QFLARE_LEASE_SECONDS", 150, 0.5, 86_400)
 """How long a device counts as online without a heartbeat."""
 QFLARE_PRESENCE_GRACE_SECONDS = env_number("QFLARE_PRESENCE_GRACE_SECONDS", 15, 0, 3600)

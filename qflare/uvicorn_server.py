@@ -31,8 +31,6 @@ from qflare.serving import (
     KERNEL_BYTES,
     LOOKS,
     MESSAGE_BYTES,
-    PING_SECONDS,
-    PONG_SECONDS,
     CannotListen,
     Certificate,
 )
@@ -72,8 +70,8 @@ class Server(UvicornServer):
             http=Requests,
             ws=Socket,
             ws_max_size=MESSAGE_BYTES,
-            ws_ping_interval=PING_SECONDS,
-            ws_ping_timeout=PONG_SECONDS,
+            ws_ping_interval=settings.QFLARE_PING_SECONDS,
+            ws_ping_timeout=settings.QFLARE_PONG_SECONDS,
             ws_per_message_deflate=False,
             lifespan="on",
             interface="asgi3",
@@ -348,9 +346,9 @@ class Socket(WebSocketsSansIOProtocol):
 
     def send_keepalive_ping(self) -> None:
         """Ask whether the peer is still there, if it has said nothing for as long as this takes."""
-        silent = self.loop.time() - self._heard_at
-        if silent < PING_SECONDS:
-            self.ping_timer = self.loop.call_later(PING_SECONDS - silent, self.send_keepalive_ping)
+        left = settings.QFLARE_PING_SECONDS - (self.loop.time() - self._heard_at)
+        if left > 0:
+            self.ping_timer = self.loop.call_later(left, self.send_keepalive_ping)
         else:
             super().send_keepalive_ping()
 

@@ -83,6 +83,22 @@ def proxies_are_known(app_configs: Sequence[AppConfig] | None, **_: Any) -> list
     ]
 
 
+@register()
+def pings_fit_the_heartbeat(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Whoever keeps the heartbeat is heard of before a ping is due, and a ping's answer before the next one."""
+    ping, pong, heartbeat = (getattr(settings, f"QFLARE_{name}_SECONDS") for name in ("PING", "PONG", "HEARTBEAT"))
+    if pong < ping and heartbeat < ping:
+        return []
+    return [
+        Warning(
+            f"Sockets are pinged after {ping:g} s of silence, and have {pong:g} s to answer; heartbeats come every "
+            f"{heartbeat:g} s. Peers would be pinged for nothing, or ended too late.",
+            hint="Set QFLARE_PING_SECONDS above both QFLARE_HEARTBEAT_SECONDS and QFLARE_PONG_SECONDS.",
+            id="realtime.W003",
+        )
+    ]
+
+
 def _database() -> dict[str, Any]:
     return settings.DATABASES["default"]
 

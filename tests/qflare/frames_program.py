@@ -4,7 +4,7 @@
 
 /written     how many ready frames were handed to the server for writing at once, and how many of them it took
 /buffers?<p> how large the system's send buffer is for the peer at port p
-All else is the application's. Sockets that are silent are pinged after PROGRAM_PING_SECONDS.
+All else is the application's. Daphne looks at once whom to ping, not at every fifth turn.
 """
 
 import asyncio
@@ -71,9 +71,7 @@ async def answer(send, text):
 
 
 if __name__ == "__main__":
-    if seconds := os.environ.get("PROGRAM_PING_SECONDS"):
-        server.PING_SECONDS = uvicorn_server.PING_SECONDS = float(seconds)
-        server.TURNS = 1
+    server.TURNS = 1
     kind = {"daphne": server.Server, "uvicorn": uvicorn_server.Server}[sys.argv[1]]
     certificate = Certificate(*map(Path, sys.argv[2:4])) if len(sys.argv) > 2 else None
     kind(watched, host="127.0.0.1", port=0, certificate=certificate, started=lambda port: print(port, flush=True)).run()

@@ -153,8 +153,8 @@ async def test_a_slow_peer_is_no_stalled_one_even_where_more_comes_than_it_takes
     assert running.application.endings.empty()
 
 
-async def test_whoever_says_something_is_not_pinged_and_who_is_silent_is(running, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "PING_SECONDS", 0.3)
+async def test_whoever_says_something_is_not_pinged_and_who_is_silent_is(running, monkeypatch, settings):
+    settings.QFLARE_PING_SECONDS = 0.3
     monkeypatch.setattr(running.server.config, "ws_ping_interval", 0.3)
     client = await running.connect()
 
@@ -172,8 +172,10 @@ async def test_whoever_says_something_is_not_pinged_and_who_is_silent_is(running
     assert (await asyncio.to_thread(talk))[0] == PING
 
 
-async def test_a_peer_that_does_not_answer_a_ping_is_ended_though_something_waits_for_it(running, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "PING_SECONDS", 0.1)
+async def test_a_peer_that_does_not_answer_a_ping_is_ended_though_something_waits_for_it(
+    running, monkeypatch, settings
+):
+    settings.QFLARE_PING_SECONDS = 0.1
     monkeypatch.setattr(running.server.config, "ws_ping_interval", 0.1)
     monkeypatch.setattr(running.server.config, "ws_ping_timeout", 0.1)
     await running.connect(receive_buffer=4096)

@@ -34,6 +34,13 @@ def test_a_database_in_memory_is_refused(monkeypatch, name):
     assert "DATABASE_URL" in error.hint
 
 
+@pytest.mark.parametrize("name", ["QFLARE_HEARTBEAT_SECONDS", "QFLARE_PONG_SECONDS"])
+def test_pings_that_do_not_fit_the_heartbeat_are_told_of(settings, name):
+    setattr(settings, name, settings.QFLARE_PING_SECONDS)
+
+    assert "QFLARE_PING_SECONDS" in found()["realtime.W003"].hint
+
+
 def test_several_workers_with_a_layer_in_memory_are_refused(settings, monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
 
