@@ -251,7 +251,7 @@ QFLARE_QUEUE_BYTES = int(env_number("QFLARE_QUEUE_BYTES", 256 * 1024, 4096, 1 <<
 """How much waits for one connection before it is fed from the log."""
 QFLARE_TICK_SECONDS = env_number("QFLARE_TICK_SECONDS", 0.25, 0.01, 60)
 """How often a tick of one key goes out, at most."""
-QFLARE_REJOIN_SECONDS = env_number("QFLARE_REJOIN_SECONDS", 3600, 0.1, 80_000)
+QFLARE_REJOIN_SECONDS = env_number("QFLARE_REJOIN_SECONDS", 60, 0.1, 80_000)
 """How often a process joins its groups of the channel layer again, which forgets members after a day."""
 QFLARE_STATISTICS_SECONDS = env_number("QFLARE_STATISTICS_SECONDS", 10, 0.1, 3600)
 """How often a process writes its figures of connections."""

@@ -57,8 +57,7 @@ class LayerChannel:
 
     async def rejoin(self) -> None:
         """Join all groups once more: layers forget members after a day, or when they restart."""
-        self._joined.clear()
-        await self._settle_unless_broken()
+        await self._settle_unless_broken(anew=True)
 
     async def stop(self) -> None:
         """Leave all groups and receive no more."""
@@ -73,23 +72,27 @@ class LayerChannel:
 
     # ── what is wanted ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _settle_unless_broken(self) -> None:
+    async def _settle_unless_broken(self, *, anew: bool = False) -> None:
         if self._is_broken:
             return
         try:
-            await self._settle()
+            await self._settle(anew=anew)
         except Exception as error:
             self._break(error)
 
-    async def _settle(self) -> None:
-        """Be in the groups that are wanted, and in no others."""
+    async def _settle(self, *, anew: bool = False) -> None:
+        """Be in the groups that are wanted, and in no others.
+
+        Args:
+            anew: join those also that were joined before.
+        """
         layer = channel_layer()
         async with self._turn:
             if not self._channel:
                 async with asyncio.timeout(MOVE_SECONDS):
                     self._channel = await layer.new_channel(f"hub.{self._name}.")
                 self._opened.set()
-            for group in sorted(self._wanted - self._joined):
+            for group in sorted(self._wanted if anew else self._wanted - self._joined):
                 async with asyncio.timeout(MOVE_SECONDS):
                     await layer.group_add(group, self._channel)
                 self._joined.add(group)

@@ -99,6 +99,18 @@ async def test_a_group_that_was_left_while_redis_was_away_is_heard_no_more(membe
     assert 2 not in member.heard
 
 
+async def test_a_group_that_is_left_while_all_are_joined_anew_is_heard_no_more(member):
+    await member.join("a")
+    await member.join("b")
+
+    await asyncio.gather(member.join("c"), member.rejoin(), member.leave("a"))
+
+    await send_until_heard("c", member, 1)
+    await channel_layer().group_send("a", {"n": 2})
+    await send_until_heard("b", member, 3)
+    assert 2 not in member.heard
+
+
 def test_health_says_that_one_process_needs_no_layer():
     response = Client().get("/api/v1/health/")
 
