@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 from channels.layers import channel_layers
 from django.test import Client
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from realtime.layer import LayerChannel
@@ -15,10 +16,14 @@ from tests.realtime.sockets import eventually
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
+CORE = "channels_redis.core.RedisChannelLayer"
+
+
 @pytest.fixture
-def redis_layer(settings, redis_server):
-    """The layer of a Redis of this test's own."""
-    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+def redis_layer(request, settings, redis_server):
+    """The layer of a Redis of this test's own: pub/sub, or what a test asks for."""
+    backend = getattr(request, "param", PUBSUB)
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_server.url]}}}
     channel_layers.backends = {}
     yield redis_server
@@ -109,6 +114,18 @@ async def test_a_group_that_is_left_while_all_are_joined_anew_is_heard_no_more(m
     await channel_layer().group_send("a", {"n": 2})
     await send_until_heard("b", member, 3)
     assert 2 not in member.heard
+
+
+@pytest.mark.parametrize("redis_layer", [PUBSUB, CORE], indirect=True)
+async def test_groups_that_redis_forgot_are_heard_when_they_are_joined_anew(member, redis_layer):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    async with Redis.from_url(redis_layer.url) as redis:
+        await redis.flushall()
+
+    await member.rejoin()
+
+    await send_until_heard("a", member, 2)
 
 
 def test_health_says_that_one_process_needs_no_layer():
