@@ -132,7 +132,7 @@ def _let_in(token: EnrollmentToken, request: EnrollmentRequest, public_key: byte
         fingerprint=fingerprint_of(public_key),
         state=DeviceState.ACTIVE if token.auto_approve else DeviceState.PENDING,
         protocol=request.protocol,
-        edge_version=request.edge_version[:40],
+        edge_version=_as_shown(request.edge_version),
         enrolled_at=now,
     )
     EnrollmentToken.objects.filter(pk=token.pk).update(device=device)
@@ -147,6 +147,11 @@ def _let_in_meanwhile(token: EnrollmentToken, fingerprint: str) -> Device:
     if device is None:
         raise TokenRefused
     return device
+
+
+def _as_shown(edge_version: str) -> str:
+    # It is a device's word for itself: what cannot be shown, or stored at all, as a NUL, is left out.
+    return "".join(letter for letter in edge_version if letter.isprintable())[:40]
 
 
 def _checked_public_key(request: EnrollmentRequest) -> bytes:
@@ -332,7 +337,8 @@ def connected(
     with events.transaction():
         # The UPDATE is the lock: two connections of one device take their turns.
         active = Device.objects.filter(pk=device_id, state=DeviceState.ACTIVE)
-        if not active.update(last_heard_at=now, edge_version=hello.edge_version[:40], protocol=hello.protocol[:20]):
+        version = _as_shown(hello.edge_version)
+        if not active.update(last_heard_at=now, edge_version=version, protocol=hello.protocol[:20]):
             device = Device.objects.filter(pk=device_id).first()
             state = device.state if device else "unknown"
             if state == DeviceState.PENDING:

@@ -57,7 +57,9 @@ def person_of(kind: Kind, cookie: str) -> Person:
         NotAllowed: the person's role is too low.
     """
     key = parse_cookie(cookie).get(settings.SESSION_COOKIE_NAME, "")
-    user = user_of_session(key) if key and kind is not Kind.GENERAL else AnonymousUser()
+    # PostgreSQL takes no text with a NUL in it, not even to look for.
+    is_asked_for = key and "\0" not in key and kind is not Kind.GENERAL
+    user = user_of_session(key) if is_asked_for else AnonymousUser()
     principal = principal_on(kind, user)
     if isinstance(user, User):
         return Person(principal, user.get_username(), key, password_digest(user))

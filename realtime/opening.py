@@ -100,6 +100,8 @@ def plan(
     """
     with consistent_read():
         wanted = set(since) | (_followed_unasked(principal, kind) if streams is None else set(streams))
+        # No stream's name has a NUL, and PostgreSQL takes no text with one, not even to look for.
+        wanted = {name for name in wanted if "\0" not in name}
         rows = streams_for(principal).filter(name__in=wanted).order_by("name")
         parts = [_part(row, _position_in(row, since, principal), history) for row in rows]
         # Without any stream yet, one who comes for everything is still told what is true.

@@ -56,7 +56,7 @@ def once(request: Request, command: Callable[[], Answer]) -> Response:
 
     Raises:
         IdempotencyConflict: the key came with another request.
-        Invalid: the key is empty or too long.
+        Invalid: the key is empty, too long, or has a NUL.
     """
     key = request.headers.get(KEY_HEADER)
     user = request.user
@@ -79,11 +79,12 @@ def do_once(*, user: User, key: str, request_hash: str, now: datetime, command: 
 
     Raises:
         IdempotencyConflict: the key came with another request.
-        Invalid: the key is empty or too long.
+        Invalid: the key is empty, too long, or has a NUL.
     """
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+    if not 1 <= len(key) <= MAX_KEY_LENGTH or "\0" in key:
         raise Invalid(
-            f"the {KEY_HEADER} has {len(key)} characters; 1 to {MAX_KEY_LENGTH} are allowed", field=KEY_HEADER
+            f"the {KEY_HEADER} has {len(key)} characters; 1 to {MAX_KEY_LENGTH} are allowed, and no NUL",
+            field=KEY_HEADER,
         )
     with events.transaction():
         mine = IdempotentRequest.objects.filter(user=user)

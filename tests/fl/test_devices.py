@@ -211,6 +211,19 @@ def test_what_a_device_says_of_itself_fits_its_columns():
     assert (device.name, device.edge_version) == ("shed", "v" * 40)
 
 
+def test_what_a_device_says_of_its_version_is_kept_as_far_as_it_can_be_shown():
+    _, text = issue()
+
+    device = devices.enroll(request=request_with(text, edge_version="0.1\0.0\n"), now=NOW)
+    device.refresh_from_db()
+    assert device.edge_version == "0.1.0"
+
+    Device.objects.filter(pk=device.pk).update(state="active")
+    connect(device, "one", edge_version="\x000.2.0")
+    device.refresh_from_db()
+    assert device.edge_version == "0.2.0"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_token_works_once_however_many_use_it_at_the_same_time():
     _, text = issue()

@@ -126,8 +126,8 @@ def test_a_key_is_free_again_after_a_day():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("key", ["", "k" * 101])
-def test_a_key_has_1_to_100_characters(key):
+@pytest.mark.parametrize("key", ["", "k" * 101, "k\0"])
+def test_a_key_has_1_to_100_characters_and_no_nul(key):
     with pytest.raises(Invalid):
         do_once(user=person("ada"), key=key, request_hash="h", now=timezone.now(), command=lambda: Answer(200, {}))
 

@@ -1,0 +1,69 @@
+"""What only PostgreSQL cannot take, sent to a live server by anybody: an answer, and no mistake of the server's."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.realtime.raw import CLOSE, RawClient, dashboard
+from tests.realtime.servers import OURS, ROOT, start_server
+from tests.services.postgres import restartable_cluster
+
+COOKIE = 'Cookie: sessionid="\\000aaaaaaaaaaaa"'
+"""Octal, as cookies have it."""
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """The URL of a migrated database that the servers of this module share."""
+    with restartable_cluster() as cluster:
+        folder = tmp_path_factory.mktemp("postgresql")
+        environment = {**os.environ, "DATABASE_URL": cluster.url, "QFLARE_DATA_DIR": str(folder), "REDIS_URL": ""}
+        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+        yield cluster.url
+
+
+@pytest.fixture(scope="module", params=OURS)
+def server(request, database, tmp_path_factory):
+    environment = {"DATABASE_URL": database, "QFLARE_PUBLIC_DASHBOARD": "1"}
+    server = start_server(tmp_path_factory.mktemp(request.param), kind=request.param, environment=environment)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "sub", "streams": ["\0"]},
+        {"type": "sub", "streams": ["system\0"], "since": {"system\0": {"epoch": "\0", "seq": 1}}},
+        {"type": "hello", "protocol": "qflare.v1", "since": {"\0": {"epoch": "e", "seq": 1}}},
+    ],
+    ids=["sub", "sub from a position", "hello"],
+)
+def test_a_stream_s_name_with_a_nul_is_one_that_is_not_there(server, message):
+    client, before = dashboard(server), len(server.log)
+
+    client.send(json.dumps(message))
+
+    while (frame := json.loads(client.text()))["event"] != "error":
+        pass
+    assert frame["data"]["code"] == "not_found"
+    assert "Traceback" not in server.log[before:]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?since=%00:e:1", []), ("?since=system:%00:1", []), ("", [COOKIE])],
+    ids=["a stream", "an epoch", "a session"],
+)
+def test_a_position_or_a_session_with_a_nul_is_none(server, query, headers):
+    before = len(server.log)
+    client = RawClient(server.port, f"/ws/dashboard{query}", origin=server.url, headers=headers)
+
+    opcode, payload = client.receive()
+
+    assert opcode != CLOSE, payload
+    assert json.loads(payload)["event"] == "welcome"
+    assert "Traceback" not in server.log[before:]
