@@ -668,3 +668,20 @@ def test_an_expired_lease_is_announced_once_however_many_sweep():
     for one in gone:
         assert [presence for _, presence in statuses(one.device)] == ["offline", "online", "offline"]
     assert Assignment.objects.count() == 0
+
+
+def test_while_the_server_s_clock_steps_back_and_again_nobody_who_is_heard_is_announced_offline(settings):
+    settings.QFLARE_LEASE_SECONDS = 150
+    fleet = [participant().device for _ in range(3)]
+    ids = [f"connection-{device.pk}" for device in fleet]
+    for device, connection_id in zip(fleet, ids, strict=True):
+        connect(device, connection_id, at(3600))
+
+    for seconds in (0, 30, 60):  # an hour earlier
+        assert devices.expire_leases(now=at(seconds)) == 0
+        devices.heard_from(connection_ids=ids, now=at(seconds))
+    assert {lease.lease_until for lease in PresenceLease.objects.all()} == {at(60 + 150)}
+    devices.heard_from(connection_ids=ids, now=at(3690))  # set right, and heard before anybody sweeps
+    assert devices.expire_leases(now=at(3690)) == 0
+
+    assert all(statuses(device)[-1] == ("active", "online") for device in fleet)
