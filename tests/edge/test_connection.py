@@ -146,6 +146,7 @@ def test_a_terminal_code_ends_the_connection_for_good(server, connection):
     assert connection.ended.wait(30)
 
     assert connection.failures[0].code == 4504
+    assert connection.notes.of("disconnected") == []  # whoever started it says so, and once
     assert "a newer connection" in connection.failures[0].why
 
 

@@ -191,7 +191,8 @@ def server_settings(house):
 
 def test_on_sigterm_everybody_is_told_to_come_back_and_who_does_not_read_holds_up_nothing(house):
     count, size = 300, 20_000
-    stuck = [stuck_dashboard(house) for _ in range(3)]
+    for _ in range(3):
+        stuck_dashboard(house)
     with listener(house) as page:
         before = page.last("system")
         loud = house.start("loud", "-m", "tests.journeys.loud", count, size, **server_settings(house))
@@ -211,7 +212,6 @@ def test_on_sigterm_everybody_is_told_to_come_back_and_who_does_not_read_holds_u
     assert time.monotonic() - asked_at < END_SECONDS + MARGIN_SECONDS
     assert (frame["data"]["code"], code) == (4001, 4001)
     assert "Traceback" not in house.server.said()
-    assert len(stuck) == 3
     house.serve(*house.options)
     with listener(house, since=page.positions()) as again:
         say(house, "again")

@@ -333,7 +333,8 @@ def test_on_sigterm_everybody_is_told_when_to_come_back_and_the_server_ends_in_o
 def test_peers_that_do_not_read_do_not_hold_up_the_end(own_server, kind):
     server = own_server(kind, QFLARE_STALL_SECONDS="60")
     neighbour = dashboard(server)
-    stuck = [dashboard(server, receive_buffer=4096) for _ in range(50)]
+    for _ in range(50):
+        dashboard(server, receive_buffer=4096)
     for start in range(0, 60, 20):
         record_now("system", *[note(f"{start + n} " + "x" * 20_000) for n in range(20)])
     while json.loads(neighbour.text()).get("seq") != 60:
@@ -346,7 +347,6 @@ def test_peers_that_do_not_read_do_not_hold_up_the_end(own_server, kind):
     assert server.stop() == 0
     assert time.monotonic() - asked_at < END_SECONDS + MARGIN_SECONDS
     assert "Traceback" not in server.log
-    assert len(stuck) == 50
 
 
 @pytest.mark.parametrize("kind", OURS)
