@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser, User
-from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
@@ -23,6 +22,7 @@ from fl.exceptions import NotAllowed, Unauthenticated
 from fl.lifecycle import DeviceState
 from fl.models import Device, PresenceLease
 from fl.roles import Role, role_names
+from fl.sessions import SessionStore
 from fl.visibility import ANYONE, Principal, principal_of_user
 from realtime.groups import Kind
 
@@ -57,9 +57,7 @@ def person_of(kind: Kind, cookie: str) -> Person:
         NotAllowed: the person's role is too low.
     """
     key = parse_cookie(cookie).get(settings.SESSION_COOKIE_NAME, "")
-    # PostgreSQL takes no text with a NUL in it, not even to look for.
-    is_asked_for = key and "\0" not in key and kind is not Kind.GENERAL
-    user = user_of_session(key) if is_asked_for else AnonymousUser()
+    user = user_of_session(key) if key and kind is not Kind.GENERAL else AnonymousUser()
     principal = principal_on(kind, user)
     if isinstance(user, User):
         return Person(principal, user.get_username(), key, password_digest(user))

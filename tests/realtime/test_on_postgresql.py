@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from tests.realtime.raw import CLOSE, RawClient, dashboard
@@ -66,4 +67,13 @@ def test_a_position_or_a_session_with_a_nul_is_none(server, query, headers):
 
     assert opcode != CLOSE, payload
     assert json.loads(payload)["event"] == "welcome"
+    assert "Traceback" not in server.log[before:]
+
+
+def test_a_page_that_is_asked_for_by_a_session_with_a_nul_is_anybody_s(server):
+    before = len(server.log)
+
+    answer = httpx.get(f"{server.url}/login/", headers=dict([COOKIE.split(": ")]), trust_env=False)
+
+    assert answer.status_code == 200
     assert "Traceback" not in server.log[before:]
