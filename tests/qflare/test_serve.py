@@ -115,6 +115,14 @@ def test_static_files_are_served_under_hashed_names_that_may_be_kept_for_ever(se
     assert "immutable" in answer.headers["cache-control"]
 
 
+def test_a_name_that_is_not_the_server_s_is_refused_and_logged_in_one_line(server):
+    answer = httpx.get(f"{server.url}/login/", headers={"Host": "evil.example"})
+
+    assert answer.status_code == 400
+    assert len(re.findall("Invalid HTTP_HOST header: 'evil.example'", server.log)) == 1
+    assert "Traceback" not in server.log
+
+
 def test_the_database_is_written_ahead(server):
     assert (server.folder / "qflare.sqlite3-wal").exists()
 
