@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,7 @@ def test_a_flood_of_messages_is_neither_kept_nor_felt_by_others(server):
 def test_bytes_are_counted_as_a_client_sees_them(server):
     still_answers(server)
     drop_all()
-    eventually(lambda: (row := row_of(server)) and not any(row[0].values()))
-    _, sent, received = row_of(server)
+    sent, received = counted_when_nobody_is_there(server)
     client = dashboard(server)
     client.send('{"type":"unsub","id":"1","streams":["run:1"]}')
     client.send(b"there?", PING)
@@ -92,15 +92,22 @@ def test_bytes_are_counted_as_a_client_sees_them(server):
 
     assert opcodes.count(PONG) == 2
     expected = (sent + client.taken, received + client.given)
-    eventually(lambda: row_of(server)[1:] == expected)
+    eventually(lambda: row_of(server)[2:] == expected)
+
+
+def counted_when_nobody_is_there(server):
+    """Return the bytes sent and received, of a row that was made after all that has happened until now."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    row = eventually(lambda: (row := row_of(server)) and row[0] > now and not any(row[1].values()) and row)
+    return row[2:]
 
 
 def row_of(server):
-    """Return what the server's row in the database says: open connections by type, bytes sent and received.
+    """Return what the server's row in the database says: when, open connections by type, bytes sent and received.
 
     None: it has not been written yet.
     """
     with sqlite3.connect(server.folder / "qflare.sqlite3") as database:
-        query = "SELECT connections, bytes_sent, bytes_received FROM realtime_serverprocess"
+        query = "SELECT heard_at, connections, bytes_sent, bytes_received FROM realtime_serverprocess"
         row = database.execute(query).fetchone()
-    return row and (json.loads(row[0]), *row[1:])
+    return row and (row[0], json.loads(row[1]), *row[2:])
