@@ -13,7 +13,8 @@ from fl.models import Event, Stream
 from realtime.database import query
 from realtime.limits import CHUNK_EVENTS
 
-PAGES_KEPT = 64
+KEPT_BYTES = 4 * 1024 * 1024
+"""About how much of the log is kept: some ten thousand usual events. The newest page is kept whatever it takes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class LogPages:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, int], list[LogEntry]] = OrderedDict()
+        self.size = 0
+        """About how many bytes are kept."""
         self._reading: dict[tuple[str, str, int], asyncio.Task[list[LogEntry]]] = {}
 
     async def after(self, stream: str, epoch: str, seq: int) -> list[LogEntry]:
@@ -87,16 +90,25 @@ class LogPages:
         task = self._reading[key]
         # One reader that goes away must not take the page from the others.
         page = await asyncio.shield(task)
-        if len(page) == CHUNK_EVENTS:
-            self._kept[key] = page
-            while len(self._kept) > PAGES_KEPT:
-                self._kept.popitem(last=False)
+        if len(page) == CHUNK_EVENTS and key not in self._kept:
+            self._keep(key, page)
         return page
+
+    def _keep(self, key: tuple[str, str, int], page: list[LogEntry]) -> None:
+        self._kept[key] = page
+        self.size += _size_of(page)
+        while self.size > KEPT_BYTES and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self.size -= _size_of(oldest)
 
     def _forget(self, key: tuple[str, str, int], task: asyncio.Task[list[LogEntry]]) -> None:
         # A newer read may have taken its place before this was called.
         if self._reading.get(key) is task:
             del self._reading[key]
+
+
+def _size_of(page: list[LogEntry]) -> int:
+    return sum(entry.size for entry in page)
 
 
 def read_page(stream: str, seq: int) -> list[LogEntry]:
