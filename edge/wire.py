@@ -22,7 +22,7 @@ from typing import ClassVar
 import safetensors.torch
 import torch
 
-from edge.weights import NORM_BLOCK, Spec, TensorSpec, Weights, WeightsError, first_non_finite, norm_of_pieces
+from edge.weights import NORM_BLOCK, Spec, TensorSpec, Weights, WeightsError, first_non_finite, norm, norm_of_pieces
 
 MAX_HEADER_BYTES = 1_000_000
 MAX_METADATA_BYTES = 4_096
@@ -33,6 +33,7 @@ _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the heade
 _WINDOW_BYTES = 12 * 1024**2  # what benchmarks/aggregation.py measured to be as fast as larger ones
 _CHUNK_BYTES = 2 * 1024**2  # a huge page, which is given back whole
 _PIECE_ELEMENTS = 8 * NORM_BLOCK
+_SMALL_BYTES = 1024**2  # what is sooner read whole than in pieces
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -160,6 +161,8 @@ def norm_in_file(path: Path, spec: Spec) -> float:
     Raises:
         WireError, OSError: as `read_file`.
     """
+    if path.stat().st_size <= _SMALL_BYTES:
+        return norm(decode(path.read_bytes(), spec))
     return norm_of_pieces(_pieces(path, spec))
 
 

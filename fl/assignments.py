@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
 
 from edge.protocol.client import Progress
 from edge.protocol.server import DeviceTick, ErrorNotification
@@ -12,9 +11,23 @@ from fl.exceptions import Conflict, Invalid, NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
 from fl.models import Assignment, Device
 from fl.payloads import assignment_progress
+from fl.prepared import Prepared
 from fl.rounds import end_assignment, lock_run, tell_run
 
 _AT_WORK = (AssignmentState.TRAINING, AssignmentState.UPLOADING)
+# What progress is told from, and no more: devices report twice a second each.
+_COLUMNS = (
+    *("round_id", "device_id", "state", "reason", "progress_at"),
+    *("device__name", "round__run_id", "round__number"),
+)
+_open_assignments = Prepared(
+    lambda assignment, device: (
+        Assignment.objects.filter(pk=assignment, device=device, state__in=OPEN_ASSIGNMENTS)
+        .order_by()
+        .select_related("round", "device")
+        .only(*_COLUMNS)
+    )
+)
 
 
 def open_assignment_of(device_id: int) -> Assignment | None:
@@ -36,11 +49,7 @@ def report_progress(*, device_id: int, progress: Progress, now: datetime) -> Non
     """
     if progress.state not in _AT_WORK or not 0 <= progress.progress <= 1:
         raise Invalid(f"progress must be a share in [0, 1] while {' or '.join(_AT_WORK)}", field="progress")
-    assignment = (
-        Assignment.objects.filter(pk=progress.assignment_id, device_id=device_id, state__in=OPEN_ASSIGNMENTS)
-        .select_related("round", "device")
-        .first()
-    )
+    assignment = _open_assignments.first(assignment=progress.assignment_id, device=device_id)
     if assignment is None:
         return
     _write(assignment, progress, now)
@@ -50,15 +59,17 @@ def report_progress(*, device_id: int, progress: Progress, now: datetime) -> Non
 
 def _write(assignment: Assignment, progress: Progress, now: datetime) -> None:
     patience = timedelta(seconds=settings.QFLARE_PROGRESS_SECONDS)
-    due = Q(progress_at__isnull=True) | Q(progress_at__lte=now - patience) | ~Q(state=progress.state)
-    rows = Assignment.objects.filter(due, pk=assignment.pk, state__in=OPEN_ASSIGNMENTS)
-    if assignment.state == progress.state and assignment.progress_at and now - assignment.progress_at < patience:
+    before = assignment.state
+    if before == progress.state and assignment.progress_at and now - assignment.progress_at < patience:
         return
+    changes = {"state": progress.state, "progress": progress.progress, "loss": progress.loss, "progress_at": now}
     with events.transaction():
-        changed = rows.update(state=progress.state, progress=progress.progress, loss=progress.loss, progress_at=now)
-        if changed and assignment.state != progress.state:
-            assignment.refresh_from_db()
-            events.record(events.SYSTEM, assignment_progress(assignment), now)
+        # Only from what was read: of two reports at once, or one and the round's end, the first one counts.
+        same = Assignment.objects.filter(pk=assignment.pk, state=before, progress_at=assignment.progress_at)
+        if same.update(**changes) and before != progress.state:
+            for name, value in changes.items():
+                setattr(assignment, name, value)
+            events.record(events.SYSTEM, assignment_progress(assignment, None), now)
 
 
 def _tick(assignment: Assignment, progress: Progress) -> DeviceTick:

@@ -44,7 +44,7 @@ from fl.models.update import UpdateState
 from fl.outages import is_outage
 from fl.payloads import (
     assignment_message,
-    assignment_progress_from,
+    assignment_progress,
     model_completed,
     model_completed_from,
     round_completed,
@@ -317,7 +317,7 @@ def _assign(round_: Round, eligible: Sequence[Device], size: int, now: datetime)
     _set(round_, changes)
     for assignment in assignments:
         events.record(assignment.device.stream, assignment_message(assignment), now)
-        events.record(events.SYSTEM, assignment_progress_from(assignment, None), now)
+        events.record(events.SYSTEM, assignment_progress(assignment, None), now)
     tell_round(run, round_, [AssignmentState.ASSIGNED] * size, now)
 
 

@@ -298,9 +298,18 @@ def active_device(device_id: int) -> Device:
     device = Device.objects.filter(pk=device_id).first()
     if device is None:
         raise _unknown_token()
+    check_active(device)
+    return device
+
+
+def check_active(device: Device) -> None:
+    """Check that a device may do what its token lets it do.
+
+    Raises:
+        DeviceBarred: it is not active.
+    """
     if device.state != DeviceState.ACTIVE:
         raise DeviceBarred(f"the device {device.name} is {device.state}", action="ask an operator")
-    return device
 
 
 def _unknown_token() -> Unauthenticated:

@@ -123,13 +123,12 @@ def assignment_message(assignment: Assignment) -> wire.Assignment:
     )
 
 
-def assignment_progress(assignment: Assignment) -> wire.TrainingProgress:
-    """Return how far one device's part of a round is; for the stream `system` alone, since it names the device."""
-    return assignment_progress_from(assignment, Update.objects.filter(assignment=assignment).first())
+def assignment_progress(assignment: Assignment, update: Update | None) -> wire.TrainingProgress:
+    """Return how far one device's part of a round is; for the stream `system` alone, since it names the device.
 
-
-def assignment_progress_from(assignment: Assignment, update: Update | None) -> wire.TrainingProgress:
-    """Return how far one device's part of a round is, from rows already read."""
+    Args:
+        update: what the device has sent, if it has.
+    """
     return wire.TrainingProgress(
         run_id=assignment.round.run_id,
         round=assignment.round.number,

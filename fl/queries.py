@@ -12,7 +12,7 @@ from fl.events import SYSTEM
 from fl.exceptions import NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState, DeviceState
 from fl.models import Assignment, Device, EnrollmentToken, Event, GlobalModel, Round, Run
-from fl.payloads import assignment_progress_from, device_status_from, run_status_from, spreads
+from fl.payloads import assignment_progress, device_status_from, run_status_from, spreads
 from fl.snapshots import consistent_read
 from fl.visibility import Principal, audience_stream, runs_for, streams_for
 
@@ -200,7 +200,7 @@ def _run_view(run: Run, assignments: Sequence[Assignment]) -> RunView:
         status=run_status_from(run, current, [row.state for row in parts], newest),
         rounds=lines,
         progress=[
-            assignment_progress_from(row, getattr(row, "update", None))
+            assignment_progress(row, getattr(row, "update", None))
             for row in sorted(parts, key=lambda row: row.device.name)
         ],
     )

@@ -30,7 +30,7 @@ from fl.lifecycle import (
     after_round,
 )
 from fl.models import Assignment, GlobalModel, Round, Run, Update
-from fl.payloads import assignment_progress_from, run_status, run_status_from
+from fl.payloads import assignment_progress, run_status, run_status_from
 
 
 def lock_run(run_id: int) -> Run:
@@ -229,4 +229,4 @@ def end_assignment(
             reason=reason,
         )
         events.record(assignment.device.stream, cancel, now)
-    events.record(events.SYSTEM, assignment_progress_from(assignment, update), now)
+    events.record(events.SYSTEM, assignment_progress(assignment, update), now)

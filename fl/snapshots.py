@@ -13,7 +13,7 @@ from fl.lifecycle import OPEN_ASSIGNMENTS
 from fl.models import Assignment, Device, GlobalModel, Round
 from fl.payloads import (
     assignment_message,
-    assignment_progress_from,
+    assignment_progress,
     device_status_from,
     model_completed_from,
     run_status_from,
@@ -73,7 +73,7 @@ def snapshot_for(principal: Principal) -> Snapshot:
             streams=positions_for(principal),
             runs=runs,
             models=models,
-            progress=[assignment_progress_from(row, getattr(row, "update", None)) for row in assignments],
+            progress=[assignment_progress(row, getattr(row, "update", None)) for row in assignments],
             devices=_devices(assignments) if sees_devices else [],
             assignment=assignment_message(assignment) if assignment else None,
         )

@@ -14,12 +14,14 @@ from edge.protocol.http import UpdateManifest, UpdateReceipt
 from edge.protocol.server import ErrorNotification
 from edge.wire import WireError, check_file, max_size, norm_in_file
 from fl import events
+from fl.devices import active_device, check_active
 from fl.exceptions import Conflict, NotFound, UpdateRefused
 from fl.files import ReceivedFile
 from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, RoundState
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
 from fl.payloads import updates_counted
+from fl.prepared import Prepared
 from fl.rounds import end_assignment, lock_run, tell_run
 from fl.tasks import spec_of_task
 
@@ -45,25 +47,39 @@ class _Sent:
 
 
 # What an update is checked against, and no more: a round takes one update after another, and each reads this.
-_ASSIGNMENT_COLUMNS = (
+_COLUMNS = (
     *("round_id", "device_id", "cohort_index", "state", "reason", "progress", "loss"),
+    *("device__name", "device__state", "device__public_key"),
     *("round__number", "round__run_id", "round__base_model_id"),
     *("round__run__task", "round__run__max_update_norm", "round__base_model__digest"),
 )
+_assignments = Prepared(
+    lambda assignment, device: (
+        Assignment.objects.filter(pk=assignment, device=device)
+        .order_by()
+        .select_related("device", "round__run", "round__base_model")
+        .only(*_COLUMNS)
+    )
+)
+_cohort_states = Prepared(
+    lambda round: (
+        Assignment.objects.select_for_update().filter(round=round).order_by("cohort_index").values_list("state")
+    )
+)
 
 
-def assignment_of(device: Device, assignment_id: int) -> Assignment:
+def assignment_of(device_id: int, assignment_id: int) -> Assignment:
     """Return a device's assignment, open or not, as far as an update needs it.
 
     Raises:
+        Unauthenticated, DeviceBarred: as `active_device`.
         NotFound: the device has none of this number.
     """
-    rows = Assignment.objects.select_related("round__run", "round__base_model").only(*_ASSIGNMENT_COLUMNS)
-    try:
-        assignment = rows.get(pk=assignment_id, device=device)
-    except Assignment.DoesNotExist:
-        raise NotFound(f"there is no assignment {assignment_id} of this device") from None
-    assignment.device = device
+    assignment = _assignments.first(assignment=assignment_id, device=device_id)
+    if assignment is None:
+        active_device(device_id)
+        raise NotFound(f"there is no assignment {assignment_id} of this device")
+    check_active(assignment.device)
     return assignment
 
 
@@ -255,8 +271,7 @@ def _states_if_awaited(assignment: Assignment) -> list[str] | None:
     # This UPDATE changes nothing and locks the round: while we hold it, no coordinator can close it.
     if not Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None):
         return None
-    cohort = Assignment.objects.select_for_update().filter(round=assignment.round_id).order_by("cohort_index")
-    states = list(cohort.values_list("state", flat=True))
+    states = [state for (state,) in _cohort_states.all(round=assignment.round_id)]
     return states if states[assignment.cohort_index] in OPEN_ASSIGNMENTS else None
 
 

@@ -127,7 +127,7 @@ class Participant:
             file.write(data)
             file.complete()
             return updates.accept_update(
-                assignment=updates.assignment_of(self.device, self.assignment().pk),
+                assignment=updates.assignment_of(self.device.pk, self.assignment().pk),
                 manifest=manifest,
                 signature=self.key.sign(manifest, UPDATE_CONTEXT) if signature is None else signature,
                 file=file,

@@ -12,7 +12,6 @@ from django.utils import timezone
 
 from edge.protocol.http import MANIFEST_HEADER, SIGNATURE_HEADER, UpdateReceipt
 from fl import updates
-from fl.devices import active_device
 from fl.exceptions import EncodedBody, LengthRequired, TooLarge, UpdateRefused
 from fl.files import ReceivedFile
 
@@ -31,7 +30,7 @@ class Upload:
     """
 
     def __init__(self, assignment_id: int, device_id: int, headers: Mapping[str, str]) -> None:
-        self._assignment = updates.assignment_of(active_device(device_id), assignment_id)
+        self._assignment = updates.assignment_of(device_id, assignment_id)
         self._limit = updates.size_limit(self._assignment)
         self._manifest = bytes_of(headers, MANIFEST_HEADER)
         self._signature = bytes_of(headers, SIGNATURE_HEADER)

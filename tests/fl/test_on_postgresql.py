@@ -17,6 +17,7 @@ MODULES = [
     "histories",
     "models",
     "people",
+    "prepared",
     "retention",
     "snapshots",
     "updates",

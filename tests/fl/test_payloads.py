@@ -6,7 +6,7 @@ from edge.protocol.server import decode_payload, encode_payload
 from fl import devices
 from fl.assignments import give_up
 from fl.exceptions import UpdateRefused
-from fl.models import Device, Run
+from fl.models import Device, Run, Update
 from fl.payloads import (
     assignment_message,
     assignment_progress,
@@ -126,10 +126,15 @@ def test_an_assignment_says_all_that_training_needs(world):
     assert told.update_url == f"/api/v1/assignments/{assignment.pk}/update/"
 
 
+def progress_of(sender):
+    assignment = sender.assignment()
+    return assignment_progress(assignment, Update.objects.filter(assignment=assignment).first())
+
+
 def test_the_progress_of_a_device_tells_its_update_and_its_reason(world):
     _, senders = world
 
-    accepted, rejected, failed = (assignment_progress(sender.assignment()) for sender in senders)
+    accepted, rejected, failed = (progress_of(sender) for sender in senders)
 
     assert (accepted.phase, accepted.progress) == ("accepted", 1.0)
     assert accepted.num_examples > 0
@@ -161,7 +166,7 @@ def test_every_payload_reads_back_as_it_was_said(world):
         run_status(run),
         device_status(senders[0].device),
         assignment_message(senders[0].assignment()),
-        assignment_progress(senders[0].assignment()),
+        progress_of(senders[0]),
         model_completed(newest_model(run)),
         round_completed(run.round_set.get(number=1), newest_model(run), ["accepted", "rejected", "failed"]),
     ]

@@ -279,7 +279,7 @@ def test_an_update_that_is_too_large_is_rejected_before_it_is_whole(training):
 
     with pytest.raises(TooLarge):
         updates.reject_update(
-            assignment=updates.assignment_of(sender.device, sender.assignment().pk),
+            assignment=updates.assignment_of(sender.device.pk, sender.assignment().pk),
             manifest=manifest,
             signature=sender.key.sign(manifest, b"qflare/v1/update"),
             refusal=refusal,
@@ -309,7 +309,7 @@ def test_too_large_again_is_refused_again_and_changes_nothing(training):
 
     with pytest.raises(TooLarge):
         updates.reject_update(
-            assignment=updates.assignment_of(sender.device, sender.assignment().pk),
+            assignment=updates.assignment_of(sender.device.pk, sender.assignment().pk),
             manifest=b"{}",
             signature=b"",
             refusal=TooLarge("more"),
@@ -324,7 +324,7 @@ def test_another_devices_assignment_is_not_found(training):
     _, (sender, other, _) = training
 
     with pytest.raises(NotFound):
-        updates.assignment_of(other.device, sender.assignment().pk)
+        updates.assignment_of(other.device.pk, sender.assignment().pk)
     assert not Update.objects.exists()
 
 
@@ -487,7 +487,7 @@ def test_a_run_that_is_paused_while_an_update_is_checked_is_not_told_as_running(
     manifest = senders[0].manifest(data)
     with pytest.raises(UpdateRefused):
         updates.accept_update(
-            assignment=updates.assignment_of(senders[0].device, senders[0].assignment().pk),
+            assignment=updates.assignment_of(senders[0].device.pk, senders[0].assignment().pk),
             manifest=manifest,
             signature=senders[0].key.sign(manifest, b"qflare/v1/update"),
             file=file,
