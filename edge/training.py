@@ -205,15 +205,20 @@ class _Step:
 
     def __call__(self, gradients: Sequence[Tensor | None]) -> None:
         parts = zip(self._weights, self._global, self._velocity, gradients, strict=True)
-        for weight, global_weight, velocity, gradient in parts:
-            if gradient is None:  # this batch did not use the weight
-                continue
-            direction = gradient
-            if self._mu:
-                direction = direction.add(weight - global_weight, alpha=self._mu)
-            if self._momentum:
-                direction = velocity.mul_(self._momentum).add_(direction)
-            weight.add_(direction, alpha=-self._learning_rate)
+        used = [part for part in parts if part[3] is not None]  # those that this batch used
+        if not used:
+            return
+        # All tensors in one call: where several devices train in a process, each call lets the others take turns,
+        # which costs more than the arithmetic of a small tensor.
+        weights, global_weights, velocity, directions = map(list, zip(*used, strict=True))
+        if self._mu:
+            pull = torch._foreach_sub(weights, global_weights)
+            directions = list(torch._foreach_add(directions, pull, alpha=self._mu))
+        if self._momentum:
+            torch._foreach_mul_(velocity, self._momentum)
+            torch._foreach_add_(velocity, directions)
+            directions = velocity
+        torch._foreach_add_(weights, directions, alpha=-self._learning_rate)
 
 
 def _reporter(on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> Report:
