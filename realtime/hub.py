@@ -120,6 +120,11 @@ class Hub:
         for channel in self._channels.values():
             await channel.rejoin()
 
+    async def begin_anew(self) -> None:
+        """Take new channels for all groups, since the layer has forgotten those that there were."""
+        for channel in self._channels.values():
+            await channel.begin_anew()
+
     async def stop(self) -> None:
         """Leave the layer and end all work."""
         for channel in self._channels.values():
