@@ -66,39 +66,40 @@ class Echo:
         self._news = asyncio.Condition()
 
     async def listen(self, seconds: float, missed: Callable[[], Awaitable[None]] | None = None) -> _Finding:
-        """Say something again and again until it is heard, or this time is over.
+        """Say something again and again, in longer and longer pauses, until it is heard or this time is over.
+
+        Pauses are counted, not the clock: a loop that stood still has not listened.
 
         Args:
             missed: is awaited after each time that something was sent and not heard.
         """
         finding = _Finding()
-        try:
-            async with asyncio.timeout(seconds):
-                await self.channel.join(self._group)
-                patience = PAUSE_SECONDS
-                while not await self._say(finding, patience):
-                    patience *= 2
-                    if finding.is_sent and missed is not None:
-                        await missed()
-        except TimeoutError:
-            return finding
-        finding.is_heard = True
+        await self.channel.join(self._group)
+        pause = PAUSE_SECONDS
+        while seconds > 0:
+            pause = min(pause, seconds)
+            if await self._say(finding, pause):
+                finding.is_heard = True
+                break
+            seconds, pause = seconds - pause, 2 * pause
+            if finding.is_sent and missed is not None:
+                await missed()
         return finding
 
-    async def _say(self, finding: _Finding, patience: float) -> bool:
+    async def _say(self, finding: _Finding, seconds: float) -> bool:
         self._said += 1
         number = self._said
         try:
-            await send_at_once(self._group, probe_message(self._group, number))
+            async with asyncio.timeout(seconds):
+                await send_at_once(self._group, probe_message(self._group, number))
+                finding.is_sent = True
+                async with self._news:
+                    await self._news.wait_for(lambda: self._heard >= number)
+        except TimeoutError:
+            return False
         except LAYER_IS_AWAY as error:
             finding.why = f"{type(error).__name__}: {error}"
-            await asyncio.sleep(PAUSE_SECONDS)
-            return False
-        finding.is_sent = True
-        try:
-            async with asyncio.timeout(patience), self._news:
-                await self._news.wait_for(lambda: self._heard >= number)
-        except TimeoutError:
+            await asyncio.sleep(seconds)
             return False
         return True
 
@@ -122,11 +123,13 @@ class LayerWatch:
 
     async def look(self) -> None:
         """See whether the layer carries, and tell of a change."""
+        before = self._hub.heard
         finding = await self._echo.listen(settings.QFLARE_LAYER_PATIENCE_SECONDS, self._rejoin)
         if finding.is_heard:
             await self._take_well()
-        else:
+        elif self._hub.heard == before:
             await self._take_ill(finding)
+        # Else it carries so much that what was said waits behind it.
 
     async def carries(self) -> bool:
         """Say whether the layer carries now; at once where it is known that it does not."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -172,6 +173,17 @@ async def test_a_subscription_that_fell_silent_is_noticed_and_made_anew(
     await channel_layer().flush()
     channel_layers.backends = {}
     way.close()
+
+
+async def test_a_loop_that_stood_still_is_no_outage(dashboard, settings):
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 1
+    looking = asyncio.create_task(this_process().watch.look())
+    await asyncio.sleep(0)
+
+    asyncio.get_running_loop().call_soon(time.sleep, 1.5)
+
+    await looking
+    assert await codes() == []
 
 
 @pytest.mark.parametrize("redis_layer", [CORE], indirect=True)

@@ -176,6 +176,8 @@ def warm_up():
         from realtime.process import this_process
 
         hub = this_process().hub
+        if os.environ["SCENARIO_LAYER"] != "memory":
+            await this_process().watch.look()
         for group in [*Kind, "user.0"]:
             channel = hub._channel_of(group)
             await channel.join(group)

@@ -20,8 +20,6 @@ STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.s
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 _layer = CHANNEL_LAYERS["default"]
-if os.environ["SCENARIO_LAYER"] == "core":
-    _layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
 if REDIS_URL:
     _layer["CONFIG"]["prefix"] = os.environ["SCENARIO_PREFIX"]
 for _name in ("capacity", "group_expiry"):

@@ -147,6 +147,7 @@ class Stand:
             "QFLARE_SECRET_KEY": settings.SECRET_KEY,
             "QFLARE_HANDSHAKES_PER_SECOND": "10000",
             "REDIS_URL": self.redis_url,
+            "QFLARE_CHANNEL_LAYER": self.layer if self.redis_url else "",
             "SCENARIO_ACTS": acts(),
             "SCENARIO_LAYER": self.layer,
             "SCENARIO_PREFIX": self.prefix,
@@ -185,7 +186,8 @@ class Stand:
         with redis.Redis.from_url(self.redis_url) as client:
             # Members of the one layer are subscribers, those of the other are kept in sets.
             found = [*client.pubsub_channels(f"{self.prefix}__group__*"), *client.keys(f"{self.prefix}:group:*")]
-        return [name.decode() for name in found]
+        # Each process is in one more, for as long as it runs: that of its watch.
+        return [name.decode() for name in found if b"watch." not in name]
 
 
 def acts():

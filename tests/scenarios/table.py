@@ -31,7 +31,7 @@ class Cell(NamedTuple):
         return f"{self.server}-{self.layer}"
 
 
-CELLS = [*(Cell(*pair) for pair in product(OURS, ("memory", "pubsub"))), Cell("daphne", "core")]
+CELLS = [*(Cell(*pair) for pair in product(OURS, ("memory", "pubsub"))), *(Cell(server, "core") for server in OURS)]
 
 
 @dataclass(frozen=True)
