@@ -2,9 +2,9 @@
 
 A counter that stands lower than it once did will give numbers again that clients know for other events; resumed from,
 two histories would become one without anybody noticing. So how far each stream was seen is kept outside the database:
-by every server in memory, and in a small file beside the data, which servers write every few seconds. Nothing is
-recorded by a process before it has compared the two. A new epoch for every stream, since a copy is put back whole, lets
-clients know that what they have is of another history, and they are sent what is true.
+by every server in memory, and in a small file beside the data and in Redis, where there is one, which servers write
+every few seconds. Nothing is recorded by a process before it has compared them. A new epoch for every stream, since a
+copy is put back whole, lets clients know that what they have is of another history, and they are sent what is true.
 """
 
 import json
@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 
 from edge.protocol.server import Position
+from fl import seen_in_redis
 from fl.models import Stream
 from fl.models.event import new_epoch
 
@@ -38,7 +39,7 @@ def look_once() -> None:
     """Look, unless this process has done so before; it costs no query where nothing was ever seen."""
     global _has_looked
     if not _has_looked:
-        if _file().exists():
+        if _file().exists() or settings.REDIS_URL:
             look()
         _has_looked = True
 
@@ -48,15 +49,17 @@ def look() -> None:
 
     The streams of devices are left out: there may be very many, and what is in them is told to others as well.
     """
-    # First: what stands in the file was committed before, so that a lower head can only be that of an older copy.
-    seen = _read()
+    # First: what is kept there was committed before, so that a lower head can only be that of an older copy.
+    seen, elsewhere = _read(), seen_in_redis.read()
     heads = _heads()
-    lower = fallen(seen, heads)
+    lower = fallen(seen, heads) | fallen(elsewhere or {}, heads)
     if lower:
         renew(lower)
         heads = _heads()
     if heads != seen:
         _write(heads)
+    if elsewhere is not None and heads != elsewhere:
+        seen_in_redis.write(heads, elsewhere)
 
 
 def renew(seen: Mapping[str, Position]) -> bool:

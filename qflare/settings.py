@@ -115,15 +115,36 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()}
 
 REDIS_URL = env_str("REDIS_URL")
-CHANNEL_LAYERS: dict[str, Any] = {
-    "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]},
-    }
-    if REDIS_URL
-    # One member a process reads it at once, so the capacity is only reached while the loop is blocked.
-    else {"BACKEND": "realtime.memory_layer.MemoryChannelLayer", "CONFIG": {"capacity": 20_000}}
-}
+QFLARE_CHANNEL_LAYER = env_str("QFLARE_CHANNEL_LAYER")
+"""Which of the two layers Redis is used by: `pubsub`, or `core`."""
+if QFLARE_CHANNEL_LAYER not in ("", "pubsub", "core"):
+    raise BadSetting(f"QFLARE_CHANNEL_LAYER={QFLARE_CHANNEL_LAYER!r}: must be pubsub or core")
+if QFLARE_CHANNEL_LAYER and not REDIS_URL:
+    raise BadSetting(f"QFLARE_CHANNEL_LAYER={QFLARE_CHANNEL_LAYER} needs a Redis: set REDIS_URL too, or neither")
+QFLARE_GROUP_EXPIRY_SECONDS = int(env_number("QFLARE_GROUP_EXPIRY_SECONDS", 86_400, 1, 86_400 * 365))
+"""How long the core layer remembers a member of a group that does not join again."""
+CHANNEL_CAPACITY = 20_000
+"""One member a process reads its channel at once, so that this is only reached while the loop is blocked."""
+
+
+def _channel_layer() -> dict[str, Any]:
+    """Return the channel layer that is asked for, set up so that a Redis that goes away is survived."""
+    if not REDIS_URL:
+        return {"BACKEND": "realtime.memory_layer.MemoryChannelLayer", "CONFIG": {"capacity": CHANNEL_CAPACITY}}
+    if QFLARE_CHANNEL_LAYER == "core":
+        # It blocks for 5 s in one command. redis-py gives up after as many, and an idle layer would break every time.
+        slow = {"address": REDIS_URL, "socket_timeout": 15}
+        config = {"hosts": [slow], "capacity": CHANNEL_CAPACITY, "group_expiry": QFLARE_GROUP_EXPIRY_SECONDS}
+        return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config}
+    host: dict[str, Any] = {"address": REDIS_URL}
+    if not REDIS_URL.startswith("unix:"):
+        # Where the system ends a silent subscription, redis-py takes the error for "no message yet" and asks again
+        # without ever yielding: the process would hang. So the system is not to look; `realtime.watch` does.
+        host["socket_keepalive"] = False
+    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [host]}}
+
+
+CHANNEL_LAYERS = {"default": _channel_layer()}
 
 STORAGES = {
     "default": {"BACKEND": "fl.files.DurableFileSystemStorage"},
@@ -254,6 +275,12 @@ QFLARE_TICK_SECONDS = env_number("QFLARE_TICK_SECONDS", 0.25, 0.01, 60)
 """How often a tick of one key goes out, at most."""
 QFLARE_REJOIN_SECONDS = env_number("QFLARE_REJOIN_SECONDS", 60, 0.1, 80_000)
 """How often a process joins its groups of the channel layer again, which forgets members after a day."""
+QFLARE_LAYER_MOVE_SECONDS = env_number("QFLARE_LAYER_MOVE_SECONDS", 2, 0.05, 600)
+"""How long the channel layer may take to take a member in or to let it go; who connects waits so long at most."""
+QFLARE_LAYER_PAUSE_SECONDS = env_number("QFLARE_LAYER_PAUSE_SECONDS", 5, 0.1, 3600)
+"""The longest pause between two tries to join a layer that is away."""
+QFLARE_LAYER_PATIENCE_SECONDS = env_number("QFLARE_LAYER_PATIENCE_SECONDS", 5, 0.1, 3600)
+"""How long a process may not hear what it says to itself over the layer, before that counts as away."""
 QFLARE_STATISTICS_SECONDS = env_number("QFLARE_STATISTICS_SECONDS", 10, 0.1, 3600)
 """How often a process writes its figures of connections."""
 
@@ -265,10 +292,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "filters": {"without_trace": {"()": "qflare.logs.WithoutTrace"}},
+    "filters": {
+        "without_trace": {"()": "qflare.logs.WithoutTrace"},
+        "once_per_outage": {"()": "qflare.logs.OncePerOutage"},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env_str("QFLARE_LOG_LEVEL", "INFO")},
     "loggers": {
+        "channels_redis.pubsub": {"filters": ["once_per_outage"]},
         "daphne": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "django.security.DisallowedHost": {"filters": ["without_trace"]},

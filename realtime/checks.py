@@ -99,6 +99,22 @@ def pings_fit_the_heartbeat(app_configs: Sequence[AppConfig] | None, **_: Any) -
     ]
 
 
+@register()
+def members_join_before_they_are_forgotten(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """The core layer forgets members of groups after a while, so they have to join again before that."""
+    expiry = settings.CHANNEL_LAYERS["default"].get("CONFIG", {}).get("group_expiry")
+    if expiry is None or expiry > settings.QFLARE_REJOIN_SECONDS:
+        return []
+    return [
+        Error(
+            f"Groups are joined again every {settings.QFLARE_REJOIN_SECONDS:g} s, but the channel layer forgets who "
+            f"belongs to them after {expiry:g} s: in between nothing would be heard.",
+            hint="Set QFLARE_REJOIN_SECONDS well below QFLARE_GROUP_EXPIRY_SECONDS.",
+            id="realtime.E003",
+        )
+    ]
+
+
 def _database() -> dict[str, Any]:
     return settings.DATABASES["default"]
 

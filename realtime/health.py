@@ -1,14 +1,14 @@
 """How what a server process stands on is: its database and its channel layer, each asked at this moment."""
 
-import logging
+import asyncio
 from dataclasses import dataclass
 
 from django.db import connection
 
 from realtime.checks import layer_is_in_memory
-from realtime.publishing import try_layer
-
-logger = logging.getLogger(__name__)
+from realtime.process import this_process
+from realtime.publishing import loop_of_process
+from realtime.watch import HEALTH_SECONDS, Echo
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,19 @@ def health() -> Health:
 def _layer() -> str:
     if layer_is_in_memory():
         return "in_memory"
-    try:
-        try_layer()
-    except Exception as error:
-        logger.warning("asked how it is, the channel layer could not be sent to: %s: %s", type(error).__name__, error)
-        return "away"
-    return "ok"
+    loop = loop_of_process()
+    if loop is None:
+        return "ok" if asyncio.run(_echoes()) else "away"
+    return "ok" if asyncio.run_coroutine_threadsafe(_carries(), loop).result() else "away"
+
+
+async def _carries() -> bool:
+    return await this_process().watch.carries()
+
+
+async def _echoes() -> bool:
+    """Say whether the layer carries, for a process that serves no sockets."""
+    echo = Echo()
+    finding = await echo.listen(HEALTH_SECONDS)
+    await echo.channel.stop()
+    return finding.is_heard

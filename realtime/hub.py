@@ -120,6 +120,16 @@ class Hub:
         for channel in self._channels.values():
             await channel.rejoin()
 
+    @property
+    def heard(self) -> int:
+        """How many messages the layer has brought so far."""
+        return sum(channel.heard for channel in self._channels.values())
+
+    async def begin_anew(self) -> None:
+        """Take new channels for all groups, since the layer has forgotten those that there were."""
+        for channel in self._channels.values():
+            await channel.begin_anew()
+
     async def stop(self) -> None:
         """Leave the layer and end all work."""
         for channel in self._channels.values():

@@ -9,15 +9,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from django.conf import settings
+from redis.exceptions import RedisError
+
 from realtime.messages import LayerMessage
 from realtime.publishing import channel_layer
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
-MOVE_SECONDS = 2.0
-"""How long a layer may take over one move."""
+UNREADABLE_AT_ONCE = 100
+"""After so many messages in a row that cannot be read it is rather the layer that is broken."""
+LAYER_IS_AWAY = (RedisError, OSError)
+"""What a layer raises that cannot be reached; whatever else it raises is about one message."""
 
 
 class LayerChannel:
@@ -30,6 +34,8 @@ class LayerChannel:
         receive: Callable[[LayerMessage], Awaitable[None]],
         missed: Callable[[], Awaitable[None]],
     ) -> None:
+        self.heard = 0
+        """How many messages it has received."""
         self._name = name
         self._receive = receive
         self._missed = missed
@@ -39,15 +45,18 @@ class LayerChannel:
         self._is_broken = False
         self._broke = asyncio.Event()
         self._opened = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._unreadable = 0
+        self._receiving: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._handling = asyncio.Lock()
 
     async def join(self, group: str) -> None:
         """Become a member of a group; where the layer is away, as soon as it is back."""
         self._wanted.add(group)
-        if not self._tasks:
-            for work in (self._receive_all, self._mend):
-                self._tasks.append(asyncio.create_task(work(), name=f"layer channel {self._name}: {work.__name__}"))
+        if self._mending is None:
+            self._mending = asyncio.create_task(self._mend(), name=f"layer channel {self._name}: mend")
+            self._receiving = self._listen()
         await self._settle_unless_broken()
 
     async def leave(self, group: str) -> None:
@@ -59,15 +68,25 @@ class LayerChannel:
         """Join all groups once more: layers forget members after a day, or when they restart."""
         await self._settle_unless_broken(anew=True)
 
+    async def begin_anew(self) -> None:
+        """Take another channel, since the layer has forgotten this one, and join all groups with it."""
+        if self._receiving is None:
+            return
+        async with self._turn, self._handling:
+            await _end(self._receiving)
+            self._opened.clear()
+            self._channel = ""
+            self._joined.clear()
+            self._receiving = self._listen()
+        self._is_broken = True
+        self._broke.set()
+
     async def stop(self) -> None:
         """Leave all groups and receive no more."""
         self._wanted.clear()
         await self._settle_unless_broken()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-            self._tasks.clear()
+        await _end(self._receiving, self._mending)
+        self._receiving = self._mending = None
         self._channel = ""
 
     # ── what is wanted ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,17 +108,18 @@ class LayerChannel:
         layer = channel_layer()
         async with self._turn:
             if not self._channel:
-                async with asyncio.timeout(MOVE_SECONDS):
-                    self._channel = await layer.new_channel(f"hub.{self._name}.")
-                self._opened.set()
+                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+                    # One prefix for all: Redis' core layer reads one queue for each, and only one of them at a time.
+                    self._channel = await layer.new_channel("hub.")
             for group in sorted(self._wanted if anew else self._wanted - self._joined):
-                async with asyncio.timeout(MOVE_SECONDS):
+                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
                     await layer.group_add(group, self._channel)
                 self._joined.add(group)
             for group in sorted(self._joined - self._wanted):
-                async with asyncio.timeout(MOVE_SECONDS):
+                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
                     await layer.group_discard(group, self._channel)
                 self._joined.discard(group)
+            self._opened.set()
 
     def _break(self, error: Exception) -> None:
         # Once each time it breaks; until it is mended the log is polled.
@@ -118,10 +138,12 @@ class LayerChannel:
         while True:
             await self._broke.wait()
             self._broke.clear()
+            if not self._is_broken:
+                continue  # it broke again while it was being mended
             pause = FIRST_PAUSE_SECONDS
             while self._is_broken:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                pause = min(2 * pause, settings.QFLARE_LAYER_PAUSE_SECONDS)
                 try:
                     await self._settle()
                     # Who joined while it was being mended did not wait for it.
@@ -133,19 +155,38 @@ class LayerChannel:
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _listen(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._receive_all(), name=f"layer channel {self._name}: receive")
+
     async def _receive_all(self) -> None:
         while True:
             await self._opened.wait()
             try:
                 message = await channel_layer().receive(self._channel)
             except Exception as error:
-                # Some layers forget their members when they restart, so all groups are joined anew.
-                self._opened.clear()
-                self._channel = ""
-                self._joined.clear()
-                self._break(error)
+                # The channel stays: a new one beside it would fill for ever, since layers know no way to give one up.
+                if isinstance(error, LAYER_IS_AWAY) or self._unreadable >= UNREADABLE_AT_ONCE:
+                    self._lose(error)
+                else:
+                    self._pass_over(error)
                 continue
-            await self._handle(message)
+            self._unreadable = 0
+            self.heard += 1
+            async with self._handling:
+                await self._handle(message)
+
+    def _lose(self, error: Exception) -> None:
+        # Some layers forget their members when they restart, so all groups are joined anew.
+        self._unreadable = 0
+        self._opened.clear()
+        self._joined.clear()
+        self._break(error)
+
+    def _pass_over(self, error: Exception) -> None:
+        # What was in it is in the log, if it must not be lost. Once for many in a row: who sends one may send more.
+        if not self._unreadable:
+            logger.warning("a message to %s could not be read: %s: %s", self._name, type(error).__name__, error)
+        self._unreadable += 1
 
     async def _handle(self, message: LayerMessage) -> None:
         try:
@@ -153,3 +194,12 @@ class LayerChannel:
         except Exception:
             # A message that cannot be read must not end the channel for all others; durable events are in the log.
             logger.exception("a message to %s could not be handled", self._name)
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    running = {task for task in tasks if task is not None}
+    while running:
+        # More than once: a layer that is cancelled at a bad moment may raise something else instead.
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1)

@@ -4,6 +4,7 @@
                    `key` a tick, with neither it goes to all members as it is
     qflare.close   ends the connections of the group, or one of them
     qflare.recheck the rights of the group's people have changed: look at once
+    qflare.probe   what a process says to itself, to see whether it is heard
 
 A message is a flat dict of texts and numbers, since layers may copy, encode or share it. Messages to `device.<id>` and
 `user.<id>` name their group, because a hub receives all of these on one channel.
@@ -18,6 +19,7 @@ from realtime.frames import Frame
 EVENT = "qflare.event"
 CLOSE = "qflare.close"
 RECHECK = "qflare.recheck"
+PROBE = "qflare.probe"
 
 LayerMessage = dict[str, Any]
 
@@ -87,6 +89,11 @@ def close_message(group: str, ending: Ending) -> LayerMessage:
 def recheck_message(group: str) -> LayerMessage:
     """Return the message that has the rights of a group's people looked at again."""
     return {"type": RECHECK, "group": group}
+
+
+def probe_message(group: str, number: int) -> LayerMessage:
+    """Return what a process says to itself alone, to see whether the layer carries it."""
+    return {"type": PROBE, "group": group, "number": number}
 
 
 def logged_of(message: LayerMessage) -> Logged:

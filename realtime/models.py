@@ -1,4 +1,4 @@
-"""ServerProcess: what each server process says of itself, so that statistics can be summed over all of them."""
+"""What each server process says of itself, and what they agree on: statistics are summed, an outage is told once."""
 
 from django.db import models
 
@@ -27,6 +27,8 @@ class ServerProcess(models.Model):
     bytes_sent = models.PositiveBigIntegerField(default=0)
     """Since it began, over WebSockets, in whole frames; without what TCP and TLS add."""
     bytes_received = models.PositiveBigIntegerField(default=0)
+    layer_is_away = models.BooleanField(default=False)
+    """It does not hear what it says to itself over the channel layer."""
 
     class Meta:
         ordering = ["instance"]
@@ -34,3 +36,12 @@ class ServerProcess(models.Model):
 
     def __str__(self) -> str:
         return self.instance
+
+
+class LayerOutage(models.Model):
+    """The outage of the channel layer that people were told of: one row at most, of the process that was first."""
+
+    began_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"since {self.began_at:%Y-%m-%d %H:%M:%S}"

@@ -19,7 +19,7 @@ from django.utils import timezone
 from edge.protocol.close_codes import CloseCode
 from fl import devices, histories
 from fl.visibility import Principal
-from realtime import authentication, statistics
+from realtime import authentication, layer_outages, statistics
 from realtime.authentication import Person, Standing
 from realtime.checks import layer_is_in_memory
 from realtime.close_codes import close_code_of
@@ -29,6 +29,7 @@ from realtime.door import Door, raise_open_files
 from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
+from realtime.watch import LayerWatch
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Process:
     def __init__(self) -> None:
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(3)}"
         self.hub = Hub(self._recheck_group)
+        self.watch = LayerWatch(self.hub, self)
         self.door = Door()
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
@@ -65,6 +67,8 @@ class Process:
     def start(self) -> None:
         """Make room for sockets, and start the work that comes round by the clock."""
         raise_open_files()
+        if not layer_is_in_memory():
+            self._come_round(settings.QFLARE_POLL_SECONDS, self.watch.look)
         lease_seconds = min(30.0, settings.QFLARE_LEASE_SECONDS / 4)
         for seconds, work in (
             (settings.QFLARE_POLL_SECONDS, self.hub.poll),
@@ -76,9 +80,11 @@ class Process:
             (settings.QFLARE_STATISTICS_SECONDS, self._write_statistics),
             (settings.QFLARE_REJOIN_SECONDS, self.hub.rejoin),
         ):
-            self._clockwork.append(
-                asyncio.create_task(_every(seconds, work), name=f"every {seconds:g} s: {work.__name__}")
-            )
+            self._come_round(seconds, work)
+
+    def _come_round(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        name = f"every {seconds:g} s: {work.__name__}"
+        self._clockwork.append(asyncio.create_task(_every(seconds, work), name=name))
 
     def let_in(self, connection_id: str, address: str) -> str:
         """Count a connection in; return why it is not let in, or an empty text."""
@@ -102,6 +108,7 @@ class Process:
             task.cancel()
         if self._clockwork:
             await asyncio.wait(self._clockwork)
+        await self.watch.stop()
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)
         try:
@@ -112,6 +119,18 @@ class Process:
             # The end must not wait for a database that is away: devices are told again what they acknowledged, and the
             # row of this process runs out.
             logger.exception("the last words of this process could not be written")
+
+    # ── the channel layer ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def layer_is_away(self, why: str) -> None:
+        """Tell people that the channel layer is away, unless another process has told of this outage."""
+        await query(
+            layer_outages.begin, instance=self.instance, started_at=self.started_at, why=why, now=timezone.now()
+        )
+
+    async def layer_is_back(self) -> bool:
+        """Tell people that it is back, once it is for all processes; say whether it is."""
+        return await query(layer_outages.end, instance=self.instance, now=timezone.now())
 
     # ── people and devices, looked at again ───────────────────────────────────────────────────────────────────────────
 

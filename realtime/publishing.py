@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 Addressed = tuple[str, LayerMessage]
 """A group, and a message to it."""
 
-_TRIAL: Addressed = ("nobody", {"type": "trial"})
 MAX_WAITING = 20_000
 SEND_SECONDS = 5.0
 
@@ -80,7 +79,7 @@ class _Road:
         while self._waiting:
             group, message = self._waiting.popleft()
             try:
-                await _send_one(group, message)
+                await send_at_once(group, message)
                 self._is_broken = False
             except Exception as error:
                 self._complain(f"{type(error).__name__}: {error}")
@@ -135,13 +134,10 @@ def loop_of_process() -> asyncio.AbstractEventLoop | None:
     return road.loop if road else None
 
 
-def try_layer() -> None:
-    """Send a message that nobody hears, and raise what the layer raises: for threads that ask how it is."""
-    road = _running_road()
-    if road is None:
-        asyncio.run(_send_one(*_TRIAL))
-    else:
-        asyncio.run_coroutine_threadsafe(_send_one(*_TRIAL), road.loop).result()
+async def send_at_once(group: str, message: LayerMessage) -> None:
+    """Send one message from the running loop, past those that wait, and raise what the layer raises."""
+    async with asyncio.timeout(SEND_SECONDS):
+        await channel_layer().group_send(group, message)
 
 
 @contextmanager
@@ -173,15 +169,10 @@ def _send_from_here(messages: Sequence[Addressed]) -> None:
         use_loop(loop).put(messages)
 
 
-async def _send_one(group: str, message: LayerMessage) -> None:
-    async with asyncio.timeout(SEND_SECONDS):
-        await channel_layer().group_send(group, message)
-
-
 async def _send_now(messages: Sequence[Addressed]) -> None:
     for group, message in messages:
         try:
-            await _send_one(group, message)
+            await send_at_once(group, message)
         except Exception as error:
             # The event is in the log, where every hub looks within seconds.
             logger.warning(

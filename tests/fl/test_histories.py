@@ -5,17 +5,20 @@ import json
 import pytest
 
 from edge.protocol.server import ErrorNotification, Position
-from fl import events, histories
+from fl import events, histories, seen_in_redis
 from fl.models import Event, Stream
 from tests.builders import NOW
 
 pytestmark = pytest.mark.django_db
+
+NOBODY = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(autouse=True)
 def process_of_its_own(settings, tmp_path, monkeypatch):
     settings.QFLARE_SEEN_HEADS = tmp_path / "data" / "seen-heads.json"
     monkeypatch.setattr(histories, "_has_looked", False)
+    monkeypatch.setattr(seen_in_redis, "_away_since", None)
 
 
 @pytest.fixture
@@ -141,3 +144,90 @@ def test_a_file_that_cannot_be_read_is_told_of_and_written_anew(text, caplog):
 
     assert "cannot be read" in caplog.text
     assert json.loads(histories._file().read_text()) == {"system": [epochs()["system"], 5]}
+
+
+# ── in Redis ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def another_machine(settings, tmp_path, start_again):
+    """Go on as a process with a fresh data folder, which shares nothing but the database and Redis."""
+
+    def go():
+        settings.QFLARE_SEEN_HEADS = tmp_path / "elsewhere" / "seen-heads.json"
+        start_again()
+
+    return go
+
+
+def test_a_machine_with_a_fresh_folder_learns_from_redis_how_far_streams_were_seen(
+    settings, redis_url, another_machine
+):
+    settings.REDIS_URL = redis_url
+    record("system", 5)
+    histories.look()
+    old = epochs()["system"]
+    put_back(system=3)
+    another_machine()
+
+    record("system", 4)
+
+    stream = Stream.objects.get()
+    assert (stream.head, stream.epoch != old) == (7, True)
+
+
+def test_what_another_process_has_seen_since_is_not_taken_back(settings, redis_url):
+    settings.REDIS_URL = redis_url
+    record("system", 5)
+    histories.look()
+    (name, seen), *_ = histories._heads().items()
+
+    seen_in_redis.write({name: Position(epoch=seen.epoch, seq=9)}, {})
+    seen_in_redis.write({name: Position(epoch=seen.epoch, seq=7)}, {})
+
+    assert seen_in_redis.read()[name].seq == 9
+    seen_in_redis.write({name: Position(epoch="another", seq=1)}, {})
+    assert seen_in_redis.read()[name] == Position(epoch="another", seq=1)
+    seen_in_redis.write({}, seen_in_redis.read())
+    assert name not in seen_in_redis.read()
+
+
+def test_where_redis_is_away_the_file_does_and_nobody_waits_twice(settings, caplog, start_again):
+    settings.REDIS_URL = NOBODY
+    record("system", 5)
+    histories.look()
+    old = epochs()["system"]
+    put_back(system=3)
+    start_again()
+
+    record("system", 1)
+    histories.look()
+
+    assert epochs()["system"] != old
+    assert caplog.text.count("Redis does not say") == 1
+
+
+def test_what_redis_did_not_hear_while_it_was_away_it_is_told_later(settings, redis_url, monkeypatch):
+    settings.REDIS_URL = NOBODY
+    record("system", 5)
+    histories.look()
+    settings.REDIS_URL = redis_url
+    monkeypatch.setattr(seen_in_redis, "PAUSE_SECONDS", 0)
+
+    histories.look()
+
+    assert seen_in_redis.read()["system"] == Position(epoch=epochs()["system"], seq=5)
+
+
+def test_a_key_that_holds_something_else_is_no_reason_to_stop(settings, redis_url, caplog):
+    settings.REDIS_URL = redis_url
+    redis = seen_in_redis._redis(redis_url)
+    redis.delete(seen_in_redis.KEY)
+    redis.set(seen_in_redis.KEY, "x")
+    try:
+        record("system", 5)
+        histories.look()
+    finally:
+        redis.delete(seen_in_redis.KEY)
+
+    assert "WRONGTYPE" in caplog.text

@@ -13,6 +13,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from edge.errors import ServerUnreachable
+from edge.events import Events
 from tests.journeys.house import name_of, sign_in
 from tests.journeys.installation import Listener
 from tests.journeys.prepare import ADMIN, PASSWORD
@@ -169,6 +171,37 @@ def test_who_comes_back_goes_on_where_it_stood(house):
         found.read_until_said("missed")
         say(house, "last")
         found.read_until_said("last")
+
+
+def test_a_program_follows_over_tls_while_it_answers_and_comes_back(house):
+    events = Events(house.address, cookie=f"sessionid={house.session}", ca=house.certificates.authority)
+    following = iter(events)
+    assert next(following).event == "snapshot"
+    for number in range(30):
+        say(house, f"for programs {number}")
+
+    found = [next(following).data["message"] for _ in range(30)]
+    following.close()
+
+    assert found == [f"for programs {number}" for number in range(30)]
+    say(house, "later")
+    again = iter(
+        Events(
+            house.address,
+            cookie=f"sessionid={house.session}",
+            ca=house.certificates.authority,
+            positions=events.positions,
+        )
+    )
+    assert [next(again).data["message"] for _ in range(2)] == ["for programs 29", "later"]
+    again.close()
+
+
+def test_a_program_is_told_at_once_that_it_does_not_trust_the_server(house):
+    with pytest.raises(ServerUnreachable, match="not trusted") as error:
+        next(iter(Events(house.address, cookie=f"sessionid={house.session}")))
+
+    assert "ca=" in error.value.action
 
 
 def test_a_peer_that_never_reads_is_ended_and_its_neighbours_get_everything(house):

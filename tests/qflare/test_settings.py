@@ -74,8 +74,30 @@ def test_postgresql_and_redis_are_chosen_by_their_addresses(read):
     assert database["OPTIONS"]["pool"]
     assert "transaction_mode" not in database["OPTIONS"]
     layer = found["CHANNEL_LAYERS"]["default"]
-    assert layer["CONFIG"] == {"hosts": ["redis://cache.example:6380/1"]}
+    # Kept alive by the system, a subscription that the system ends would hang the process.
+    assert layer["CONFIG"] == {"hosts": [{"address": "redis://cache.example:6380/1", "socket_keepalive": False}]}
     assert "pubsub" in layer["BACKEND"]
+
+
+def test_redis_may_be_used_by_the_core_layer(read):
+    found = read(
+        "CHANNEL_LAYERS",
+        REDIS_URL="redis://cache.example/0",
+        QFLARE_CHANNEL_LAYER="core",
+        QFLARE_GROUP_EXPIRY_SECONDS="120",
+    )
+
+    layer = found["CHANNEL_LAYERS"]["default"]
+    assert "core" in layer["BACKEND"]
+    assert layer["CONFIG"]["group_expiry"] == 120
+    # It blocks for 5 s in one command.
+    assert layer["CONFIG"]["hosts"][0]["socket_timeout"] > 5
+
+
+@pytest.mark.parametrize("url", ["", "redis://cache.example/0"])
+def test_a_layer_that_is_none_or_lacks_its_redis_is_refused(read, url):
+    with pytest.raises(RuntimeError, match="BadSetting: QFLARE_CHANNEL_LAYER"):
+        read("CHANNEL_LAYERS", REDIS_URL=url, QFLARE_CHANNEL_LAYER="pubsub" if not url else "kafka")
 
 
 def test_a_secret_key_is_made_once_and_kept_private(read, tmp_path):

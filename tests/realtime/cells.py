@@ -14,6 +14,8 @@ from tests.realtime.devices import answer_to, hello_of
 from tests.realtime.raw import RawClient
 from tests.realtime.servers import OURS, start_server
 
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
+CORE = "channels_redis.core.RedisChannelLayer"
 LAYERS = ["memory", "redis"]
 CELLS = list(product(OURS, LAYERS))
 each_cell = pytest.mark.parametrize("cell", CELLS, ids=["-".join(cell) for cell in CELLS], indirect=True)

@@ -9,7 +9,7 @@ from django.db import connection
 
 from realtime import publishing
 from realtime.process import running_process
-from tests.realtime.cells import Cell
+from tests.realtime.cells import PUBSUB, Cell
 from tests.realtime.raw import drop_all
 from tests.realtime.servers import ENVIRONMENT, start_server
 from tests.realtime.sockets import open_sockets
@@ -49,6 +49,18 @@ async def loop(transactional_db):
         assert process.hub.connections() == []
         assert process.people == process.devices == {}
         await process.stop()
+
+
+@pytest.fixture
+def redis_layer(request, settings, redis_server):
+    """The layer of a Redis of this test's own: pub/sub, or what a test asks for."""
+    backend = getattr(request, "param", PUBSUB)
+    # As the settings have it: the core layer blocks for longer than redis-py waits.
+    hosts = [{"address": redis_server.url, "socket_timeout": 15}]
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts}}}
+    channel_layers.backends = {}
+    yield redis_server
+    channel_layers.backends = {}
 
 
 @pytest.fixture

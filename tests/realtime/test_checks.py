@@ -11,6 +11,7 @@ from realtime import checks as ours
 from realtime.models import ServerProcess
 from realtime.process import this_process
 from realtime.statistics import lease
+from tests.realtime.cells import CORE
 from tests.realtime.sockets import Socket
 
 REDIS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": []}}}
@@ -46,6 +47,16 @@ def test_several_workers_with_a_layer_in_memory_are_refused(settings, monkeypatc
 
     assert "REDIS_URL" in found()["realtime.E002"].hint
     settings.CHANNEL_LAYERS = REDIS
+    assert found() == {}
+
+
+def test_a_layer_that_forgets_members_before_they_join_again_is_refused(settings):
+    core = {"BACKEND": CORE, "CONFIG": {"hosts": [], "group_expiry": 30}}
+    settings.CHANNEL_LAYERS = {"default": core}
+
+    settings.QFLARE_REJOIN_SECONDS = 30
+    assert "QFLARE_REJOIN_SECONDS" in found()["realtime.E003"].hint
+    settings.QFLARE_REJOIN_SECONDS = 10
     assert found() == {}
 
 

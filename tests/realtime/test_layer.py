@@ -4,30 +4,16 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from channels.layers import channel_layers
 from django.test import Client
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from realtime.layer import LayerChannel
+from realtime.layer import UNREADABLE_AT_ONCE, LayerChannel
 from realtime.publishing import channel_layer
+from tests.realtime.cells import CORE, PUBSUB
 from tests.realtime.sockets import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
-CORE = "channels_redis.core.RedisChannelLayer"
-
-
-@pytest.fixture
-def redis_layer(request, settings, redis_server):
-    """The layer of a Redis of this test's own: pub/sub, or what a test asks for."""
-    backend = getattr(request, "param", PUBSUB)
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_server.url]}}}
-    channel_layers.backends = {}
-    yield redis_server
-    channel_layers.backends = {}
 
 
 @pytest.fixture
@@ -127,6 +113,74 @@ async def test_groups_that_redis_forgot_are_heard_when_they_are_joined_anew(memb
 
         assert await redis.zcard("asgi:group:a") == 1
     await send_until_heard("a", member, 2)
+
+
+async def test_a_message_that_cannot_be_read_is_passed_over_and_nothing_is_kept_of_it(member, redis_layer, caplog):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    async with Redis.from_url(redis_layer.url) as redis:
+        for _ in range(3):
+            await redis.publish("asgi__group__a", b"\xc1 is nothing in msgpack")
+    for n in range(2, 102):
+        await channel_layer().group_send("a", {"n": n})
+
+    await eventually(lambda: 101 in member.heard)
+
+    assert member.heard[-100:] == list(range(2, 102))
+    assert [queue.qsize() for queue in channel_layer().channels.values()] == [0]
+    assert caplog.text.count("could not be read") == 1
+
+
+async def test_a_flood_of_what_cannot_be_read_does_not_hold_up_the_loop(member, redis_layer):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    async with Redis.from_url(redis_layer.url) as redis, redis.pipeline() as flood:
+        for _ in range(5 * UNREADABLE_AT_ONCE):
+            flood.publish("asgi__group__a", b"\xc1")
+        await flood.execute()
+
+    await send_until_heard("a", member, 2)
+
+
+@pytest.mark.parametrize("redis_layer", [CORE], indirect=True)
+async def test_a_message_that_cannot_be_read_is_passed_over_by_the_core_layer_too(member, redis_layer):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    async with Redis.from_url(redis_layer.url) as redis:
+        (channel,) = await redis.zrange("asgi:group:a", 0, -1)
+        queue = channel_layer().non_local_name(channel.decode())
+        assert await redis.zadd(f"asgi{queue}", {b"\xc1": 1.0}) == 1
+
+        await send_until_heard("a", member, 2)
+
+
+@pytest.mark.parametrize("redis_layer", [PUBSUB, CORE], indirect=True)
+async def test_several_channels_of_a_process_hear_at_the_same_time(member, redis_layer):
+    heard = []
+
+    async def take(message):
+        heard.append(message["n"])
+
+    other = LayerChannel("other", receive=take, missed=_count)
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    await other.join("b")
+
+    await channel_layer().group_send("b", {"n": 2})
+
+    await eventually(lambda: heard == [2])
+    await other.stop()
+
+
+async def test_a_channel_that_began_anew_hears_its_groups_and_its_old_one_is_gone(member):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+
+    await channel_layer().flush()
+    await member.begin_anew()
+
+    await send_until_heard("a", member, 2)
+    assert len(channel_layer().channels) == 1
 
 
 def test_health_says_that_one_process_needs_no_layer():

@@ -1,5 +1,6 @@
 """A program follows a server for real: over restarts, each event once; the example of the document is what runs."""
 
+import asyncio
 import re
 import threading
 from pathlib import Path
@@ -73,6 +74,12 @@ def test_a_program_gets_each_event_once_over_kills_of_the_server(server):
     with pytest.raises(StopIteration):
         exec(example, {"print": say})  # noqa: S102 - it is our own text
     assert said[0][2] == "snapshot"
+
+    # As in a notebook, whose own loop runs in the very thread that waits.
+    async def in_a_notebook():
+        return next(iter(Events(server.url, cookie=cookie)))
+
+    assert asyncio.run(in_a_notebook()).event == "snapshot"
 
 
 def test_a_session_is_not_sent_in_the_clear():

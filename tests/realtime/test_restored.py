@@ -78,6 +78,33 @@ def test_a_database_that_is_put_back_while_the_server_is_down_is_another_history
         server.stop()
 
 
+def test_a_database_that_is_put_back_on_a_machine_with_a_fresh_folder_is_another_history_by_redis(tmp_path, redis_url):
+    copy = tmp_path / "copy.sqlite3"
+    environment = {"QFLARE_PUBLIC_DASHBOARD": "1", "REDIS_URL": redis_url}
+    server = start_server(tmp_path / "server", environment=environment)
+    other = None
+    try:
+        server.manage("shell", "-c", RECORD.format(titles=("both", "both", "copy", "lost", "lost"), copy=str(copy)))
+        query, old = position_in(welcome_and_more(server))
+        server.stop()
+        other = start_server(tmp_path / "other", environment=environment, database=copy)
+        other.manage("shell", "-c", RECORD.format(titles=["new"] * 5, copy=""))
+
+        opening = welcome_and_more(other, query)
+
+        position = opening["welcome"]["streams"]["system"]
+        assert position["seq"] > old["seq"]
+        assert position["epoch"] != old["epoch"]
+        assert opening["recent_events"]["reason"] == "epoch"
+        assert "lost" not in json.dumps(opening)
+        assert opening["snapshot"]["streams"]["system"] == position
+    finally:
+        raw.drop_all()
+        server.stop()
+        if other is not None:
+            other.stop()
+
+
 @pytest.fixture
 async def dashboard(loop, settings):
     settings.QFLARE_PUBLIC_DASHBOARD = True

@@ -1,0 +1,286 @@
+"""The watch over the channel layer: an outage is noticed however silent it is, told once, and what can be mended is."""
+
+import asyncio
+import socket
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from channels.layers import channel_layers
+from django.utils import timezone
+from redis.asyncio import Redis
+
+from fl.models import Event
+from realtime import layer_outages
+from realtime.health import health
+from realtime.models import LayerOutage, ServerProcess
+from realtime.process import this_process
+from realtime.publishing import channel_layer
+from tests.fl.threads import at_once
+from tests.realtime.acts import note, record
+from tests.realtime.cells import CORE, PUBSUB
+from tests.realtime.sockets import Socket
+
+
+class Way:
+    """A way to Redis on which connections can fall silent: both ends stay open, and new ones get through."""
+
+    def __init__(self, port):
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._silent = set()
+        self._pairs = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def silence(self):
+        """Let nothing through any more on the connections that are open now."""
+        self._silent |= set(range(len(self._pairs)))
+
+    def close(self):
+        self._listener.close()
+        for near, far in self._pairs:
+            near.close()
+            far.close()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            self._pairs.append((near, far))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, sink, len(self._pairs) - 1), daemon=True).start()
+
+    def _carry(self, source, sink, number):
+        while True:
+            try:
+                data = source.recv(65536)
+                if not data:
+                    sink.shutdown(socket.SHUT_WR)
+                    return
+                if number not in self._silent:
+                    sink.sendall(data)
+            except OSError:
+                return
+
+
+@pytest.fixture
+def impatient(settings):
+    settings.QFLARE_PUBLIC_DASHBOARD = True
+    settings.QFLARE_POLL_SECONDS = 0.1
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 0.6
+    settings.QFLARE_LAYER_PAUSE_SECONDS = 0.2
+
+
+@pytest.fixture
+async def dashboard(impatient, redis_layer, loop):
+    """Somebody who looks on, so that the process and its watch run."""
+    dashboard = await Socket("/ws/dashboard").connect()
+    await dashboard.opened()
+    await this_process().watch.look()
+    yield dashboard
+    await dashboard.leave()
+
+
+async def codes():
+    """Return what was told of the layer so far, in order."""
+
+    def read():
+        events = Event.objects.filter(stream="system", event="error_notification").order_by("seq")
+        return [code for event in events for code in ("layer_away", "layer_back") if f'"{code}"' in event.data]
+
+    return await asyncio.to_thread(read)
+
+
+async def hears(dashboard, title):
+    """Record something and wait until it is told."""
+    await record("system", note(title))
+    await dashboard.until("error_notification", title=title)
+
+
+# ── what is noticed and told ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("redis_layer", [PUBSUB, CORE], indirect=True)
+async def test_people_are_told_once_that_redis_is_away_and_once_that_it_is_back(dashboard, redis_layer, caplog):
+    redis_layer.stop()
+
+    await dashboard.until("error_notification", code="layer_away")
+    for number in range(5):
+        await hears(dashboard, f"meanwhile {number}")
+        await this_process().watch.look()
+    redis_layer.start()
+
+    await dashboard.until("error_notification", code="layer_back")
+    await hears(dashboard, "afterwards")
+    assert await codes() == ["layer_away", "layer_back"]
+    said = [record.message for record in caplog.records if record.name == "realtime.watch"]
+    assert len(said) == 2
+
+
+async def test_each_outage_is_told(dashboard, redis_layer):
+    for _ in range(2):
+        redis_layer.stop()
+        await dashboard.until("error_notification", code="layer_away")
+        redis_layer.start()
+        await dashboard.until("error_notification", code="layer_back")
+
+    assert await codes() == ["layer_away", "layer_back"] * 2
+
+
+async def test_a_restart_that_takes_less_than_the_patience_is_not_told(dashboard, redis_layer, settings):
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 20
+    redis_layer.stop()
+    redis_layer.start()
+
+    assert not this_process().watch._is_away
+    await this_process().watch.look()
+
+    assert await codes() == []
+
+
+async def test_a_subscription_that_fell_silent_is_noticed_and_made_anew(
+    impatient, redis_server, settings, loop, caplog
+):
+    way = Way(redis_server.port)
+    hosts = [{"address": way.url, "socket_timeout": 0.3, "socket_keepalive": False}]
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": hosts}}}
+    channel_layers.backends = {}
+    dashboard = await Socket("/ws/dashboard").connect()
+    await dashboard.opened()
+    await this_process().watch.look()
+    before = dict(channel_layer().channels)
+
+    way.silence()
+
+    await dashboard.until("error_notification", code="layer_away")
+    await dashboard.until("error_notification", code="layer_back")
+    # By the layer, not by the log:
+    for task in [task for task in this_process()._clockwork if ": poll" in task.get_name()]:
+        task.cancel()
+    await hears(dashboard, "on a connection of its own")
+    assert not before.keys() & channel_layer().channels.keys()
+    await dashboard.leave()
+    await this_process().stop()
+    await channel_layer().flush()
+    channel_layers.backends = {}
+    way.close()
+
+
+async def test_a_loop_that_stood_still_is_no_outage(dashboard, settings):
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 1
+    looking = asyncio.create_task(this_process().watch.look())
+    await asyncio.sleep(0)
+
+    asyncio.get_running_loop().call_soon(time.sleep, 1.5)
+
+    await looking
+    assert await codes() == []
+
+
+@pytest.mark.parametrize("redis_layer", [CORE], indirect=True)
+async def test_groups_that_redis_forgot_are_joined_again_without_a_word_to_people(dashboard, redis_layer, settings):
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 20
+    async with Redis.from_url(redis_layer.url) as redis:
+        await redis.flushall()
+
+        await this_process().watch.look()
+
+        assert await redis.zcard("asgi:group:dashboard") == 1
+    assert await codes() == []
+
+
+# ── several processes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def now():
+    return timezone.now()
+
+
+def begin(instance, now):
+    return layer_outages.begin(instance=instance, started_at=now, why="nobody answers", now=now)
+
+
+def end(instance, now):
+    return layer_outages.end(instance=instance, now=now)
+
+
+def told():
+    return Event.objects.filter(stream="system").count()
+
+
+def test_of_several_processes_one_tells_and_the_last_to_be_well_tells_the_end(db, now):
+    assert [begin(name, now) for name in ("anna", "berta", "anna")] == [True, False, False]
+    assert told() == 1
+
+    assert [end(name, now) for name in ("anna", "anna")] == [False, False]
+    assert not begin("berta", now)
+    assert told() == 1
+
+    assert end("berta", now)
+    assert end("anna", now)
+    assert told() == 2
+    assert not LayerOutage.objects.exists()
+
+
+def test_a_process_that_died_without_the_layer_does_not_hold_up_the_end(db, now):
+    begin("anna", now)
+    later = now + timedelta(minutes=5)
+
+    assert ServerProcess.objects.get().layer_is_away
+    assert end("berta", later)
+
+    assert told() == 2
+
+
+def test_where_there_was_no_outage_nothing_is_told(db, now):
+    assert end("anna", now)
+
+    assert told() == 0
+
+
+def test_processes_that_notice_at_the_same_moment_tell_once(transactional_db, now):
+    found = at_once(*[lambda name=name: begin(name, now) for name in ("anna", "berta", "carla", "dora")])
+
+    assert sorted(found) == [False, False, False, True]
+    assert told() == 1
+
+
+# ── health ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_health_is_not_taken_in_by_a_layer_that_takes_everything_and_tells_nothing(
+    dashboard, redis_layer, settings, caplog
+):
+    settings.QFLARE_LAYER_PATIENCE_SECONDS = 60
+    assert (await asyncio.to_thread(health)).layer == "ok"
+
+    # What channels_redis does not notice itself: the task that receives has died.
+    for shard in channel_layer()._shards:
+        shard._receive_task.cancel()
+    caplog.clear()
+
+    assert (await asyncio.to_thread(health)).layer == "away"
+
+
+async def test_while_redis_is_away_health_says_so_and_the_log_says_it_once(dashboard, redis_layer, caplog):
+    redis_layer.stop()
+    await dashboard.until("error_notification", code="layer_away")
+    caplog.clear()
+
+    for _ in range(5):
+        assert (await asyncio.to_thread(health)).layer == "away"
+
+    assert [record for record in caplog.records if record.name.startswith("realtime.")] == []
+    redis_layer.start()
+    await dashboard.until("error_notification", code="layer_back")
+    assert (await asyncio.to_thread(health)).layer == "ok"

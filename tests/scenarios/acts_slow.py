@@ -1,0 +1,46 @@
+"""What tests of slow readers let happen in a server, and see there: large ticks, and how its sockets ended."""
+
+from collections import Counter
+
+from django.utils import timezone
+
+from edge.protocol.server import DeviceTick, TrainingProgress
+from fl import events
+from realtime.consumers.base import Consumer
+from tests.scenarios.control import command
+
+_endings = Counter()
+_leave = Consumer._leave
+
+
+async def _note_and_leave(consumer):
+    _endings[consumer._code] += 1
+    await _leave(consumer)
+
+
+Consumer._leave = _note_and_leave
+
+
+@command("endings")
+def endings():
+    """Return how many sockets ended with each code, as their consumers were told."""
+    return {str(code): number for code, number in _endings.items()}
+
+
+@command("tick_of_many")
+def tick_of_many(key, progress, devices=200):
+    """Tell how far so many devices are: about 30 KB."""
+    ticks = [
+        DeviceTick(
+            assignment_id=n,
+            device_id=n,
+            device_name=f"device {n}",
+            phase="training",
+            progress=progress,
+            local_epoch=1,
+            local_epochs=1,
+        )
+        for n in range(devices)
+    ]
+    payload = TrainingProgress(run_id=1, round=1, phase="training", progress=progress, devices=ticks)
+    events.tick(key, payload, stream="system", now=timezone.now())

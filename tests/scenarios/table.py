@@ -1,0 +1,130 @@
+"""The table of the hard scenarios: each by number, on each kind of server, on each channel layer.
+
+    @scenario(10, "a slow query delays nobody's broadcasts")
+    def test_while_a_consumer_waits_for_the_database_all_others_are_told(stand): ...
+
+runs the test in each cell. A cell where a scenario means nothing is named with the reason: `na={"memory": "…"}`.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import pytest
+
+from tests.realtime.servers import OURS
+
+NUMBERS = range(1, 26)
+CORE_ASKED_FOR = {2, 12, 13}
+"""Scenarios of what the other Redis layer does by itself: it has a capacity, and it forgets members."""
+ENOUGH = "the layer's own traps are in 2, 12 and 13"
+
+
+class Cell(NamedTuple):
+    """A kind of server on a channel layer."""
+
+    server: str
+    layer: str
+
+    def __str__(self):
+        return f"{self.server}-{self.layer}"
+
+
+CELLS = [*(Cell(*pair) for pair in product(OURS, ("memory", "pubsub"))), *(Cell(server, "core") for server in OURS)]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a test shows, and where.
+
+    Attributes:
+        number: of the twenty-five.
+        rule: what holds, in a line of the table.
+        not_applicable: cell → why it means nothing there.
+        own_redis: the test wants a Redis that it may stop: `stand.redis`.
+    """
+
+    number: int
+    rule: str
+    not_applicable: dict[Cell, str] = field(default_factory=dict)
+    own_redis: bool = False
+
+
+SCENARIOS: dict[str, Scenario] = {}
+"""By the test's name."""
+
+
+def scenario(number, rule, *, core=False, own_redis=False, na=None):
+    """Run a test in each cell of the table.
+
+    Args:
+        core: also on the Redis layer that is not the product's own choice.
+        own_redis: give the test a Redis of its own, where its layer is on one.
+        na: layer (or server) → why the test means nothing there.
+    """
+    reasons = {} if core else {"core": ENOUGH}
+    reasons |= na or {}
+    nowhere = {cell: reasons[part] for cell in CELLS for part in cell if part in reasons}
+
+    def register(test):
+        test.scenario = SCENARIOS[f"{test.__module__}.{test.__name__}"] = Scenario(number, rule, nowhere, own_redis)
+        cells = [cell for cell in CELLS if cell not in nowhere]
+        return pytest.mark.parametrize("stand", cells, ids=map(str, cells), indirect=True)(test)
+
+    return register
+
+
+def holes():
+    """Return the cells of the table that neither a test nor a reason fills, and those that a reason must not fill."""
+    ours = {number: [one for one in SCENARIOS.values() if one.number == number] for number in NUMBERS}
+    empty = [(number, "all") for number in NUMBERS if not ours[number]]
+    for number in CORE_ASKED_FOR:
+        if not any(cell not in one.not_applicable for one in ours[number] for cell in CELLS if cell.layer == "core"):
+            empty.append((number, "core"))
+    return sorted(empty)
+
+
+class Results:
+    """How the tests of each cell ended."""
+
+    def __init__(self):
+        self._of = defaultdict(list)
+
+    def add(self, one, cell, passed):
+        """Take note of a test's end, or of that of a part of it."""
+        self._of[one.number, cell].append(passed)
+
+    def lines(self):
+        """Return the table."""
+        yield " ".join([f"{'scenario':>8}", *(f"{cell!s:>14}" for cell in CELLS), " rule"])
+        for number in NUMBERS:
+            rules = [one.rule for one in SCENARIOS.values() if one.number == number]
+            words = (f"{self._word(number, cell):>14}" for cell in CELLS)
+            yield " ".join([f"{number:>8}", *words, f" {rules[0] if rules else ''}"])
+        for reason, where in sorted(reasons().items()):
+            yield f"n/a in {where}: {reason}"
+
+    def __bool__(self):
+        return bool(self._of)
+
+    def _word(self, number, cell):
+        ends = self._of[number, cell]
+        if ends:
+            return "pass" if all(ends) else "FAIL"
+        ours = [one for one in SCENARIOS.values() if one.number == number]
+        return "n/a" if ours and all(cell in one.not_applicable for one in ours) else "-"
+
+
+def reasons():
+    """Return why cells are empty: reason → numbers and layers."""
+    found = defaultdict(set)
+    for one in SCENARIOS.values():
+        for cell, reason in one.not_applicable.items():
+            found[reason].add((one.number, str(cell)))
+    by_cells = {}
+    for reason, places in found.items():
+        numbers = sorted({number for number, _ in places})
+        cells = sorted({cell for _, cell in places})
+        by_cells[reason] = f"{', '.join(map(str, numbers))} ({', '.join(cells)})"
+    return by_cells
