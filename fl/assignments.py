@@ -11,7 +11,7 @@ from fl.exceptions import Conflict, Invalid, NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
 from fl.models import Assignment, Device
 from fl.payloads import assignment_progress
-from fl.prepared import Prepared
+from fl.prepared import Prepared, PreparedUpdate
 from fl.rounds import end_assignment, lock_run, tell_run
 
 _AT_WORK = (AssignmentState.TRAINING, AssignmentState.UPLOADING)
@@ -27,6 +27,11 @@ _open_assignments = Prepared(
         .select_related("round", "device")
         .only(*_COLUMNS)
     )
+)
+
+_go_on = PreparedUpdate(
+    lambda assignment: Assignment.objects.filter(pk=assignment, state__in=OPEN_ASSIGNMENTS),
+    *("state", "progress", "loss", "progress_at"),
 )
 
 
@@ -64,9 +69,7 @@ def _write(assignment: Assignment, progress: Progress, now: datetime) -> None:
         return
     changes = {"state": progress.state, "progress": progress.progress, "loss": progress.loss, "progress_at": now}
     with events.transaction():
-        # Only from what was read: of two reports at once, or one and the round's end, the first one counts.
-        same = Assignment.objects.filter(pk=assignment.pk, state=before, progress_at=assignment.progress_at)
-        if same.update(**changes) and before != progress.state:
+        if _go_on(changes, assignment=assignment.pk) and before != progress.state:
             for name, value in changes.items():
                 setattr(assignment, name, value)
             events.record(events.SYSTEM, assignment_progress(assignment, None), now)

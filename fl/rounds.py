@@ -31,6 +31,7 @@ from fl.lifecycle import (
 )
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.payloads import assignment_progress, run_status, run_status_from
+from fl.prepared import PreparedUpdate
 
 
 def lock_run(run_id: int) -> Run:
@@ -202,6 +203,15 @@ def close_assignments(round_: Round, state: AssignmentState, *, reason: str, now
         end_assignment(assignment, state, reason=reason, now=now)
 
 
+def _end_as(state: AssignmentState) -> PreparedUpdate:
+    allowed = [origin for origin, moves in ASSIGNMENT_MOVES.items() if state in moves]
+    columns = ["state", "reason", "ended_at"] + ["progress"] * (state is AssignmentState.ACCEPTED)
+    return PreparedUpdate(lambda assignment: Assignment.objects.filter(pk=assignment, state__in=allowed), *columns)
+
+
+_ends = {state: _end_as(state) for state in AssignmentState if state not in OPEN_ASSIGNMENTS}
+
+
 def end_assignment(
     assignment: Assignment, state: AssignmentState, *, reason: str, now: datetime, update: Update | None = None
 ) -> None:
@@ -213,11 +223,10 @@ def end_assignment(
     Raises:
         LostRace: it is in no state that leads there, any more.
     """
-    allowed = [origin for origin, moves in ASSIGNMENT_MOVES.items() if state in moves]
     assignment_fields: dict[str, object] = {"state": state, "reason": reason[:500], "ended_at": now}
     if state is AssignmentState.ACCEPTED:
         assignment_fields["progress"] = 1.0
-    if not Assignment.objects.filter(pk=assignment.pk, state__in=allowed).update(**assignment_fields):
+    if not _ends[state](assignment_fields, assignment=assignment.pk):
         raise LostRace(f"assignment {assignment.pk} can no longer become {state}")
     for name, value in assignment_fields.items():
         setattr(assignment, name, value)

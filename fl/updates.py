@@ -21,7 +21,7 @@ from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, Ro
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
 from fl.payloads import updates_counted
-from fl.prepared import Prepared
+from fl.prepared import Prepared, PreparedUpdate
 from fl.rounds import end_assignment, lock_run, tell_run
 from fl.tasks import spec_of_task
 
@@ -61,6 +61,8 @@ _assignments = Prepared(
         .only(*_COLUMNS)
     )
 )
+# It changes nothing and locks the round: while we hold it, no coordinator can close it.
+_hold_open = PreparedUpdate(lambda round: Round.objects.filter(pk=round, state=RoundState.TRAINING), "ended_at")
 _cohort_states = Prepared(
     lambda round: (
         Assignment.objects.select_for_update().filter(round=round).order_by("cohort_index").values_list("state")
@@ -268,8 +270,7 @@ def _states_if_awaited(assignment: Assignment) -> list[str] | None:
 
     None: the round has closed, or the assignment has ended.
     """
-    # This UPDATE changes nothing and locks the round: while we hold it, no coordinator can close it.
-    if not Round.objects.filter(pk=assignment.round_id, state=RoundState.TRAINING).update(ended_at=None):
+    if not _hold_open({"ended_at": None}, round=assignment.round_id):
         return None
     states = [state for (state,) in _cohort_states.all(round=assignment.round_id)]
     return states if states[assignment.cohort_index] in OPEN_ASSIGNMENTS else None

@@ -5,8 +5,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from fl.models import Assignment
-from fl.prepared import Prepared
-from tests.builders import fleet, started_run, step
+from fl.prepared import Prepared, PreparedUpdate
+from tests.builders import at, fleet, started_run, step
 
 pytestmark = pytest.mark.django_db
 
@@ -85,3 +85,21 @@ def test_the_orm_writes_it_once_and_each_question_is_one_query(rows):
     assert found == [row.pk for row in rows]
     assert len(built) == 1
     assert len(asked) == 3
+
+
+def test_an_update_changes_what_the_query_set_would_and_says_how_many(rows):
+    first, second, third = rows
+    update = PreparedUpdate(
+        lambda pk: Assignment.objects.filter(pk=pk, state="assigned"), "state", "progress_at", "loss"
+    )
+
+    found = [
+        update({"state": "training", "progress_at": at(3), "loss": 0.5}, pk=first.pk),
+        update({"state": "uploading", "progress_at": at(4), "loss": None}, pk=second.pk),
+        update({"state": "failed", "progress_at": at(5), "loss": 0.5}, pk=second.pk),
+        update({"state": "failed", "progress_at": at(5), "loss": 0.5}, pk=2**40),
+    ]
+
+    assert found == [1, 1, 0, 0]
+    kept = Assignment.objects.order_by("cohort_index").values_list("state", "progress_at", "loss")
+    assert list(kept) == [("training", at(3), 0.5), ("uploading", at(4), None), ("assigned", None, None)]
