@@ -88,7 +88,7 @@ def test_the_orm_writes_it_once_and_each_question_is_one_query(rows):
 
 
 def test_an_update_changes_what_the_query_set_would_and_says_how_many(rows):
-    first, second, third = rows
+    first, second, _ = rows
     update = PreparedUpdate(
         lambda pk: Assignment.objects.filter(pk=pk, state="assigned"), "state", "progress_at", "loss"
     )
