@@ -267,7 +267,17 @@ QFLARE_MESSAGES_PER_SECOND = env_number("QFLARE_MESSAGES_PER_SECOND", 5, 0.1, 10
 QFLARE_ADMIN_MESSAGES_PER_SECOND = env_number("QFLARE_ADMIN_MESSAGES_PER_SECOND", 10, 0.1, 100_000)
 QFLARE_DEVICE_MESSAGES_PER_SECOND = env_number("QFLARE_DEVICE_MESSAGES_PER_SECOND", 20, 0.1, 100_000)
 QFLARE_MAX_MISTAKES = int(env_number("QFLARE_MAX_MISTAKES", 10, 1, 100_000))
-"""After so many messages within a minute that cannot be taken a connection ends."""
+"""After so many messages that cannot be taken a connection ends, if they come within:"""
+QFLARE_MISTAKES_WITHIN_SECONDS = env_number("QFLARE_MISTAKES_WITHIN_SECONDS", 60, 0.1, 86_400)
+QFLARE_RETURN_SECONDS = (
+    env_number("QFLARE_RETURN_AFTER_SECONDS", 0.5, 0, 600),
+    env_number("QFLARE_RETURN_WITHIN_SECONDS", 10, 0, 600),
+)
+"""When clients of a server that restarts or is crowded come back: spread over this, or all would come at once."""
+if QFLARE_RETURN_SECONDS[0] > QFLARE_RETURN_SECONDS[1]:
+    raise BadSetting("QFLARE_RETURN_AFTER_SECONDS must not be above QFLARE_RETURN_WITHIN_SECONDS")
+QFLARE_ACKNOWLEDGE_SECONDS = env_number("QFLARE_ACKNOWLEDGE_SECONDS", 1, 0.05, 3600)
+"""How often it is written down how far devices know their own streams."""
 QFLARE_QUEUE_FRAMES = int(env_number("QFLARE_QUEUE_FRAMES", 256, 1, 1_000_000))
 QFLARE_QUEUE_BYTES = int(env_number("QFLARE_QUEUE_BYTES", 256 * 1024, 4096, 1 << 30))
 """How much waits for one connection before it is fed from the log."""
@@ -279,6 +289,10 @@ QFLARE_LAYER_MOVE_SECONDS = env_number("QFLARE_LAYER_MOVE_SECONDS", 2, 0.05, 600
 """How long the channel layer may take to take a member in or to let it go; who connects waits so long at most."""
 QFLARE_LAYER_PAUSE_SECONDS = env_number("QFLARE_LAYER_PAUSE_SECONDS", 5, 0.1, 3600)
 """The longest pause between two tries to join a layer that is away."""
+QFLARE_LAYER_SEND_SECONDS = env_number("QFLARE_LAYER_SEND_SECONDS", 5, 0.1, 600)
+"""How long the channel layer may take over one message; durable events are found in the log."""
+QFLARE_LAYER_WAITING = int(env_number("QFLARE_LAYER_WAITING", 20_000, 1, 10_000_000))
+"""How many messages of a process wait at most for a layer that does not keep up."""
 QFLARE_LAYER_PATIENCE_SECONDS = env_number("QFLARE_LAYER_PATIENCE_SECONDS", 5, 0.1, 3600)
 """How long a process may not hear what it says to itself over the layer, before that counts as away."""
 QFLARE_STATISTICS_SECONDS = env_number("QFLARE_STATISTICS_SECONDS", 10, 0.1, 3600)

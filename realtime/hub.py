@@ -121,9 +121,9 @@ class Hub:
             await channel.rejoin()
 
     @property
-    def heard(self) -> int:
+    def received(self) -> int:
         """How many messages the layer has brought so far."""
-        return sum(channel.heard for channel in self._channels.values())
+        return sum(channel.received for channel in self._channels.values())
 
     async def begin_anew(self) -> None:
         """Take new channels for all groups, since the layer has forgotten those that there were."""

@@ -34,7 +34,7 @@ class LayerChannel:
         receive: Callable[[LayerMessage], Awaitable[None]],
         missed: Callable[[], Awaitable[None]],
     ) -> None:
-        self.heard = 0
+        self.received = 0
         """How many messages it has received."""
         self._name = name
         self._receive = receive
@@ -171,7 +171,7 @@ class LayerChannel:
                     self._pass_over(error)
                 continue
             self._unreadable = 0
-            self.heard += 1
+            self.received += 1
             async with self._handling:
                 await self._handle(message)
 

@@ -10,8 +10,6 @@ from edge.protocol import MAX_CLIENT_MESSAGE_BYTES
 from edge.protocol.server import Limits
 from realtime.groups import Kind
 
-ERROR_WINDOW_SECONDS = 60.0
-
 CHUNK_BYTES = 256 * 1024
 """Longest frame that the server makes; Daphne takes up to 1 MiB, outgoing ones included."""
 CHUNK_EVENTS = 200
@@ -60,12 +58,13 @@ class TokenBucket:
 
 
 class ErrorBudget:
-    """Says when a client has made too many mistakes in a minute."""
+    """Says when a client has made too many mistakes within QFLARE_MISTAKES_WITHIN_SECONDS."""
 
     def __init__(self, most: int) -> None:
         self._at: deque[float] = deque(maxlen=most)
+        self._seconds = settings.QFLARE_MISTAKES_WITHIN_SECONDS
 
     def spend(self, now: float) -> bool:
         """Count one mistake; say whether it was one too many."""
         self._at.append(now)
-        return len(self._at) == self._at.maxlen and now - self._at[0] < ERROR_WINDOW_SECONDS
+        return len(self._at) == self._at.maxlen and now - self._at[0] < self._seconds

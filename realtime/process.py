@@ -33,10 +33,7 @@ from realtime.watch import LayerWatch
 
 logger = logging.getLogger(__name__)
 
-ACKNOWLEDGE_SECONDS = 1.0
 CLOSING_SECONDS = 2.0
-RETRY_MS = (500, 10_000)
-"""When clients of a server that restarts come back: spread over this, or all would come at once."""
 
 
 class Process:
@@ -75,7 +72,7 @@ class Process:
             (settings.QFLARE_POLL_SECONDS, self._look_at_histories),
             (settings.QFLARE_STALL_SECONDS / 5, self._end_stalled),
             (lease_seconds, self._renew_leases),
-            (ACKNOWLEDGE_SECONDS, self.write_acknowledged),
+            (settings.QFLARE_ACKNOWLEDGE_SECONDS, self.write_acknowledged),
             (settings.QFLARE_RECHECK_SECONDS, self.recheck),
             (settings.QFLARE_STATISTICS_SECONDS, self._write_statistics),
             (settings.QFLARE_REJOIN_SECONDS, self.hub.rejoin),
@@ -260,7 +257,8 @@ class Process:
 
 def retry_ms() -> int:
     """Return when one of many clients is to come back, so that not all come at once."""
-    return RETRY_MS[0] + secrets.randbelow(RETRY_MS[1] - RETRY_MS[0])
+    first, last = (round(1000 * seconds) for seconds in settings.QFLARE_RETURN_SECONDS)
+    return first + secrets.randbelow(last - first + 1)
 
 
 _processes: WeakKeyDictionary[asyncio.AbstractEventLoop, Process] = WeakKeyDictionary()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from channels.layers import get_channel_layer
+from django.conf import settings
 
 from realtime.messages import LayerMessage
 
@@ -22,9 +23,6 @@ logger = logging.getLogger(__name__)
 
 Addressed = tuple[str, LayerMessage]
 """A group, and a message to it."""
-
-MAX_WAITING = 20_000
-SEND_SECONDS = 5.0
 
 
 class _Road:
@@ -67,10 +65,11 @@ class _Road:
 
     def put(self, messages: Sequence[Addressed]) -> None:
         """Put messages on the road, from the loop itself."""
-        room = MAX_WAITING - len(self._waiting)
+        most = settings.QFLARE_LAYER_WAITING
+        room = most - len(self._waiting)
         if room < len(messages):
             # The layer does not keep up, or is away: durable events are in the log, where the hubs look.
-            self._complain(f"{len(messages) - max(room, 0)} messages were not sent: {MAX_WAITING} wait already")
+            self._complain(f"{len(messages) - max(room, 0)} messages were not sent: {most} wait already")
         self._waiting.extend(messages[: max(room, 0)])
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
@@ -136,7 +135,7 @@ def loop_of_process() -> asyncio.AbstractEventLoop | None:
 
 async def send_at_once(group: str, message: LayerMessage) -> None:
     """Send one message from the running loop, past those that wait, and raise what the layer raises."""
-    async with asyncio.timeout(SEND_SECONDS):
+    async with asyncio.timeout(settings.QFLARE_LAYER_SEND_SECONDS):
         await channel_layer().group_send(group, message)
 
 

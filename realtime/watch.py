@@ -123,11 +123,11 @@ class LayerWatch:
 
     async def look(self) -> None:
         """See whether the layer carries, and tell of a change."""
-        before = self._hub.heard
+        before = self._hub.received
         finding = await self._echo.listen(settings.QFLARE_LAYER_PATIENCE_SECONDS, self._rejoin)
         if finding.is_heard:
             await self._take_well()
-        elif self._hub.heard == before:
+        elif self._hub.received == before:
             await self._take_ill(finding)
         # Else it carries so much that what was said waits behind it.
 

@@ -164,6 +164,7 @@ def test_proxies_are_believed_where_they_are_listed_and_behind_tls_those_on_this
         ("QFLARE_MAX_CONNECTIONS", "-1"),
         ("QFLARE_TRUSTED_PROXIES", "proxy.example"),
         ("QFLARE_SECRET_KEY_FILE", "/nowhere/secret"),
+        ("QFLARE_RETURN_AFTER_SECONDS", "11"),
     ],
 )
 def test_a_wrong_value_stops_the_start_and_is_named(read, name, value):

@@ -77,3 +77,15 @@ def test_a_page_that_is_asked_for_by_a_session_with_a_nul_is_anybody_s(server):
 
     assert answer.status_code == 200
     assert "Traceback" not in server.log[before:]
+
+
+def test_an_outage_of_the_layer_is_told_once_on_postgresql_too(postgres_database, tmp_path):
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = others | {"DATABASE_URL": postgres_database, "QFLARE_DATA_DIR": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/realtime/test_layer_outages.py"]
+
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert result.returncode == 0, result.stdout[-20_000:]
+    assert " passed" in result.stdout
+    assert "skipped" not in result.stdout

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from channels.layers import InMemoryChannelLayer, channel_layers
+from django.conf import settings
 
 from realtime import publishing
-from realtime.publishing import MAX_WAITING, own_loop, publish
+from realtime.publishing import own_loop, publish
 from tests.realtime.sockets import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,10 +105,10 @@ async def test_a_layer_that_is_away_is_complained_of_once_and_used_again_when_it
 
 async def test_what_waits_for_a_slow_layer_is_bounded(layer, caplog):
     publishing.use_loop(asyncio.get_running_loop())
-    publish(numbers(0, MAX_WAITING + 500))
-    await eventually(lambda: len(layer.sent) >= MAX_WAITING)
+    publish(numbers(0, settings.QFLARE_LAYER_WAITING + 500))
+    await eventually(lambda: len(layer.sent) >= settings.QFLARE_LAYER_WAITING)
 
-    assert len(layer.sent) == MAX_WAITING
+    assert len(layer.sent) == settings.QFLARE_LAYER_WAITING
     assert "500 messages were not sent" in caplog.text
 
 

@@ -4,20 +4,15 @@ import asyncio
 import socket
 import threading
 import time
-from datetime import timedelta
 
 import pytest
 from channels.layers import channel_layers
-from django.utils import timezone
 from redis.asyncio import Redis
 
 from fl.models import Event
-from realtime import layer_outages
 from realtime.health import health
-from realtime.models import LayerOutage, ServerProcess
 from realtime.process import this_process
 from realtime.publishing import channel_layer
-from tests.fl.threads import at_once
 from tests.realtime.acts import note, record
 from tests.realtime.cells import CORE, PUBSUB
 from tests.realtime.sockets import Socket
@@ -196,63 +191,6 @@ async def test_groups_that_redis_forgot_are_joined_again_without_a_word_to_peopl
 
         assert await redis.zcard("asgi:group:dashboard") == 1
     assert await codes() == []
-
-
-# ── several processes ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def now():
-    return timezone.now()
-
-
-def begin(instance, now):
-    return layer_outages.begin(instance=instance, started_at=now, why="nobody answers", now=now)
-
-
-def end(instance, now):
-    return layer_outages.end(instance=instance, now=now)
-
-
-def told():
-    return Event.objects.filter(stream="system").count()
-
-
-def test_of_several_processes_one_tells_and_the_last_to_be_well_tells_the_end(db, now):
-    assert [begin(name, now) for name in ("anna", "berta", "anna")] == [True, False, False]
-    assert told() == 1
-
-    assert [end(name, now) for name in ("anna", "anna")] == [False, False]
-    assert not begin("berta", now)
-    assert told() == 1
-
-    assert end("berta", now)
-    assert end("anna", now)
-    assert told() == 2
-    assert not LayerOutage.objects.exists()
-
-
-def test_a_process_that_died_without_the_layer_does_not_hold_up_the_end(db, now):
-    begin("anna", now)
-    later = now + timedelta(minutes=5)
-
-    assert ServerProcess.objects.get().layer_is_away
-    assert end("berta", later)
-
-    assert told() == 2
-
-
-def test_where_there_was_no_outage_nothing_is_told(db, now):
-    assert end("anna", now)
-
-    assert told() == 0
-
-
-def test_processes_that_notice_at_the_same_moment_tell_once(transactional_db, now):
-    found = at_once(*[lambda name=name: begin(name, now) for name in ("anna", "berta", "carla", "dora")])
-
-    assert sorted(found) == [False, False, False, True]
-    assert told() == 1
 
 
 # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────────────
