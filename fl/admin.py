@@ -21,6 +21,7 @@ from fl.models import (
     Device,
     DeviceTask,
     EnrollmentToken,
+    ErrorGroup,
     Event,
     GlobalModel,
     IdempotentRequest,
@@ -326,6 +327,12 @@ class EventAdmin(ReadOnlyAdmin):
 class StreamAdmin(ReadOnlyAdmin):
     list_display = ["name", "head", "epoch", "task", "public"]
     search_fields = ["name"]
+
+
+@admin.register(ErrorGroup)
+class ErrorGroupAdmin(ReadOnlyAdmin):
+    list_display = ["stream", "untold", "told_at"]
+    secrets = ("data",)
 
 
 @admin.register(IdempotentRequest)

@@ -10,6 +10,7 @@ from fl import events
 from fl.exceptions import Conflict, Invalid, NotFound
 from fl.lifecycle import OPEN_ASSIGNMENTS, AssignmentState
 from fl.models import Assignment, Device
+from fl.notifications import notify
 from fl.payloads import assignment_progress
 from fl.prepared import Prepared, PreparedUpdate
 from fl.rounds import end_assignment, lock_run, tell_run
@@ -106,7 +107,7 @@ def give_up(*, device: Device, assignment_id: int, reason: str, now: datetime) -
         if assignment.state not in OPEN_ASSIGNMENTS:
             raise Conflict(f"assignment {assignment_id} is {assignment.state} already")
         end_assignment(assignment, AssignmentState.FAILED, reason=reason, now=now)
-        events.record(
+        notify(
             events.SYSTEM,
             ErrorNotification(
                 code="assignment_failed",

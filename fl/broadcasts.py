@@ -22,6 +22,7 @@ from edge.protocol import server
 from fl import events
 from fl.exceptions import Invalid, NotFound
 from fl.models import Event, Run, Stream
+from fl.notifications import notify
 from fl.payloads import device_status, run_status
 from fl.visibility import AUDIENCES, audience_stream
 
@@ -122,7 +123,9 @@ def broadcast_error_notification(code: str, notification: Data) -> Awaitable[Non
     def publish() -> None:
         payload = _converted(server.ErrorNotification, {**notification, "code": code})
         to_run = payload.run_id is not None and payload.device_id is None
-        _record(_run(payload.run_id).stream if to_run and payload.run_id else events.SYSTEM, payload)
+        stream = _run(payload.run_id).stream if to_run and payload.run_id else events.SYSTEM
+        with events.transaction():
+            notify(stream, payload, timezone.now())
 
     return _wherever(publish)
 

@@ -22,6 +22,7 @@ from fl.coordination import advance, advance_run
 from fl.devices import expire_leases
 from fl.lifecycle import RunState
 from fl.models import Run
+from fl.notifications import notify, tell_counted
 from fl.outages import is_outage
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Coordinator(threading.Thread):
             self._expire_at = timezone.now() + timedelta(seconds=settings.QFLARE_LEASE_SECONDS)
         else:
             expire_leases(now=now)
+            tell_counted(now=now)
             self._expire_at = now + timedelta(seconds=settings.QFLARE_CLOCK_SECONDS)
 
     def _sweep(self, now: datetime) -> None:
@@ -109,7 +111,7 @@ class Coordinator(threading.Thread):
         logger.error("the coordinator could not finish its turn; it tries again", exc_info=error)
         try:
             with events.transaction():
-                events.record(
+                notify(
                     events.SYSTEM,
                     ErrorNotification(
                         code="coordinator_error",

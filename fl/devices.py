@@ -41,6 +41,7 @@ from fl.exceptions import (
 )
 from fl.lifecycle import DEVICE_MOVES, OPEN_ASSIGNMENTS, AssignmentState, DeviceState
 from fl.models import Assignment, Device, DeviceTask, EnrollmentToken, PresenceLease
+from fl.notifications import notify
 from fl.payloads import device_status
 from fl.rounds import end_assignment, lock_run, tell_run
 from fl.server_key import server_key
@@ -412,7 +413,7 @@ def _count_replacement(
 
 
 def _tell_of_duplicates(device: Device, now: datetime) -> None:
-    events.record(
+    notify(
         events.SYSTEM,
         server.ErrorNotification(
             code="duplicate_identity",

@@ -30,6 +30,7 @@ from fl.lifecycle import (
     after_round,
 )
 from fl.models import Assignment, GlobalModel, Round, Run, Update
+from fl.notifications import notify
 from fl.payloads import assignment_progress, run_status, run_status_from
 from fl.prepared import PreparedUpdate
 
@@ -157,7 +158,7 @@ def end_round(round_: Round, state: RoundState, *, reason: str, now: datetime) -
     close_assignments(round_, _ending_of(state), reason=reason, now=now)
     let_go_of_files(round_)
     if state is RoundState.FAILED:
-        events.record(
+        notify(
             round_.run.stream,
             ErrorNotification(
                 code="round_failed",

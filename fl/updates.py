@@ -20,6 +20,7 @@ from fl.files import ReceivedFile
 from fl.lifecycle import ASSIGNMENT_MOVES, OPEN_ASSIGNMENTS, AssignmentState, RoundState
 from fl.models import Assignment, Device, Round, Update
 from fl.models.update import UpdateState
+from fl.notifications import notify
 from fl.payloads import updates_counted
 from fl.prepared import Prepared, PreparedUpdate
 from fl.rounds import end_assignment, lock_run, tell_run
@@ -304,7 +305,7 @@ def _reject(sent: _Sent, refusal: UpdateRefused) -> NoReturn:
             raise refusal
         end_assignment(assignment, AssignmentState.REJECTED, reason=refusal.message, now=sent.now)
         _row(sent, None, UpdateState.REJECTED, code=refusal.reason_code, reason=refusal.message)
-        events.record(
+        notify(
             events.SYSTEM,
             ErrorNotification(
                 code=refusal.reason_code,

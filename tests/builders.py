@@ -113,9 +113,14 @@ class Participant:
         manifest: bytes | None = None,
         signature: bytes | None = None,
         now: datetime = NOW,
+        assignment: Assignment | None = None,
         **changes: object,
     ) -> UpdateReceipt:
-        """Send an update; what is not given is as an honest device makes it."""
+        """Send an update; what is not given is as an honest device makes it.
+
+        Args:
+            assignment: as `assignment_of` returned it when the update began to arrive.
+        """
         if data is None:
             if weights is None:
                 weights, count, metrics = self.train()
@@ -127,7 +132,7 @@ class Participant:
             file.write(data)
             file.complete()
             return updates.accept_update(
-                assignment=updates.assignment_of(self.device.pk, self.assignment().pk),
+                assignment=assignment or updates.assignment_of(self.device.pk, self.assignment().pk),
                 manifest=manifest,
                 signature=self.key.sign(manifest, UPDATE_CONTEXT) if signature is None else signature,
                 file=file,

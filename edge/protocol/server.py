@@ -154,7 +154,10 @@ class DeviceStatus(Payload, kw_only=True, frozen=True):
 
 
 class ErrorNotification(Payload, kw_only=True, frozen=True):
-    """Something went wrong that a person should know of: what, why, what to do."""
+    """Something went wrong that a person should know of: what, why, what to do.
+
+    `count` says for how many it stands: equal ones that followed one within seconds are told together.
+    """
 
     event: ClassVar[str] = "error_notification"
     code: str
@@ -165,6 +168,7 @@ class ErrorNotification(Payload, kw_only=True, frozen=True):
     run_id: int | None = None
     round: int | None = None
     device_id: int | None = None
+    count: int = 1
 
 
 class Broadcast(Payload, kw_only=True, frozen=True):

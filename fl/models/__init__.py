@@ -2,7 +2,7 @@
 
 from fl.models.assignment import Assignment
 from fl.models.device import Device, DeviceTask, EnrollmentToken, PresenceLease
-from fl.models.event import Event, Stream
+from fl.models.event import ErrorGroup, Event, Stream
 from fl.models.global_model import GlobalModel
 from fl.models.requests import IdempotentRequest, SignInCode
 from fl.models.round import Round
@@ -14,6 +14,7 @@ __all__ = [
     "Device",
     "DeviceTask",
     "EnrollmentToken",
+    "ErrorGroup",
     "Event",
     "GlobalModel",
     "IdempotentRequest",

@@ -25,6 +25,21 @@ class Stream(models.Model):
         return f"{self.name} at {self.head}"
 
 
+class ErrorGroup(models.Model):
+    """Equal errors of the last seconds: the first was told, those after it are counted until they are told as one."""
+
+    key = models.CharField(primary_key=True, max_length=64)
+    """A digest of the stream and of all in which they are equal."""
+    stream = models.CharField(max_length=64)
+    data = models.TextField()
+    """The newest one's payload, in JSON."""
+    told_at = models.DateTimeField(db_index=True)
+    untold = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.stream}: {self.untold} since {self.told_at:%H:%M:%S}"
+
+
 class Event(models.Model):
     """Something that happened, as it was sent: never changed, never deleted before its time."""
 

@@ -6,13 +6,13 @@ const TONES = { error: ["bad", "circle-alert"], warning: ["warn", "triangle-aler
 const MOST = 4;
 const SECONDS = 6;
 
-export function notify({ severity, title, detail }) {
+export function notify({ severity, title, detail, count = 1 }) {
   const root = part("notices");
   const template = document.getElementById("notice-template");
   if (!root || !template) return;
   const same = [...root.children].find((notice) => notice.dataset.title === title);
   if (same) {
-    same.dataset.count = String(Number(same.dataset.count) + 1);
+    same.dataset.count = String(Number(same.dataset.count) + count);
     setText(field(same, "title"), `${title} (×${same.dataset.count})`);
     setText(field(same, "detail"), detail);
     return;

@@ -166,7 +166,7 @@ const REDUCERS = {
   },
 
   error_notification(store, data, frame) {
-    notify(store, data.severity, data.title, [data.detail, data.action].filter(Boolean).join(" "));
+    notify(store, data.severity, data.title, [data.detail, data.action].filter(Boolean).join(" "), data.count);
     store.tellEvent(frame);
   },
 
@@ -186,8 +186,8 @@ const REDUCERS = {
   },
 };
 
-function notify(store, severity, title, detail) {
-  store.news.push({ severity, title, detail });
+function notify(store, severity, title, detail, count = 1) {
+  store.news.push({ severity, title, detail, count });
   store.touch("news");
 }
 

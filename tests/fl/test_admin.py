@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from edge.protocol.enrollment import parse_token
 from fl import devices, people, runs
+from fl.broadcasts import broadcast_error_notification
 from fl.models import Device, EnrollmentToken, IdempotentRequest, Run
 from tests.builders import PLAN, current_round, fleet, participant, person, started_run, step
 
@@ -39,6 +40,7 @@ def rows():
     first.send(now=now)
     user = person("eve")
     people.issue_sign_in_code(user=user, now=now)
+    broadcast_error_notification("disk_full", {"title": "The disk is full"})
     IdempotentRequest.objects.create(user=user, key="k", request_hash="h", status=200, answer="{}", created_at=now)
     for table in TABLES:
         assert table.objects.exists(), table

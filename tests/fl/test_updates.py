@@ -560,9 +560,10 @@ def test_a_device_that_is_barred_while_its_update_arrives_ends_in_one_state():
     run = started_run()
     step(run)
     ada = person("ada", "operator")
+    let_in = updates.assignment_of(sender.device.pk, sender.assignment().pk)
 
     sent, barred = at_once(
-        lambda: sender.send(delta()),
+        lambda: sender.send(delta(), assignment=let_in),
         lambda: devices.suspend(device=sender.device, reason="", now=at(1), by=ada),
     )
 

@@ -219,7 +219,7 @@ test("an error is news, with what to do", () => {
 
   store.apply(durable("error_notification", { severity: "warning", title: "Round 3 failed", detail: "no quorum", action: "Look." }, 1, "system"));
 
-  assert.deepEqual(store.news, [{ severity: "warning", title: "Round 3 failed", detail: "no quorum Look." }]);
+  assert.deepEqual(store.news, [{ severity: "warning", title: "Round 3 failed", detail: "no quorum Look.", count: 1 }]);
 });
 
 test("an event that the page does not know is ignored", () => {
