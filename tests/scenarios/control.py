@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from edge.protocol.server import ErrorNotification
 
-GIVE_UP_SECONDS = 20
+GIVE_UP_SECONDS = 60
 COMMANDS = {}
 
 
