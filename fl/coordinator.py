@@ -5,8 +5,9 @@ Any number may run, in any number of processes; the database decides who does wh
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,8 @@ class Coordinator(threading.Thread):
         super().__init__(name="coordinator", daemon=True)
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._sweep_at = self._expire_at = timezone.now()
+        # By a clock that never steps: one that stepped back an hour would keep us from looking for an hour.
+        self._sweep_at = self._expire_at = time.monotonic()
         self._database_was_away = False
         self._told: set[str] = set()
         self._seen: set[str] = set()
@@ -78,7 +80,7 @@ class Coordinator(threading.Thread):
 
     def _expire_leases(self, now: datetime) -> None:
         # By the clock alone: what wakes us is not a lease that ran out.
-        if now < self._expire_at:
+        if time.monotonic() < self._expire_at:
             return
         if self._database_was_away:
             # No process could renew a lease meanwhile: each gets the whole time for it, from the first answer on.
@@ -86,23 +88,23 @@ class Coordinator(threading.Thread):
                 cursor.execute("SELECT 1")
             logger.warning("the database is back; no lease expires for %g s", settings.QFLARE_LEASE_SECONDS)
             self._database_was_away = False
-            self._expire_at = timezone.now() + timedelta(seconds=settings.QFLARE_LEASE_SECONDS)
+            self._expire_at = time.monotonic() + settings.QFLARE_LEASE_SECONDS
         else:
             expire_leases(now=now)
             tell_counted(now=now)
-            self._expire_at = now + timedelta(seconds=settings.QFLARE_CLOCK_SECONDS)
+            self._expire_at = time.monotonic() + settings.QFLARE_CLOCK_SECONDS
 
     def _sweep(self, now: datetime) -> None:
-        if now >= self._sweep_at:
+        if time.monotonic() >= self._sweep_at:
             sweeping.sweep(now=now)
-            self._sweep_at = now + timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
+            self._sweep_at = time.monotonic() + settings.QFLARE_SWEEP_SECONDS
 
     def _tell(self, error: Exception) -> None:
         if is_outage(error) and not _is_connected():
             if not self._database_was_away:
                 logger.error("the database is away, and the coordinator waits for it: %s", error)
             self._database_was_away = True
-            self._expire_at = timezone.now()
+            self._expire_at = time.monotonic()
             return
         text = f"{type(error).__name__}: {error}"
         self._seen.add(text)

@@ -9,7 +9,7 @@ from django.db import connection
 
 from realtime import publishing
 from realtime.process import running_process
-from tests.realtime.cells import PUBSUB, Cell
+from tests.realtime.layers import PUBSUB
 from tests.realtime.raw import drop_all
 from tests.realtime.servers import ENVIRONMENT, start_server
 from tests.realtime.sockets import open_sockets
@@ -77,12 +77,3 @@ def own_server(transactional_db, tmp_path):
     yield start
     for server in started:
         server.kill()
-
-
-@pytest.fixture
-def cell(request, transactional_db, tmp_path):
-    """One kind of server on one layer, over the tests' own database (see `each_cell`)."""
-    kind, layer = request.param
-    cell = Cell(kind, request.getfixturevalue("redis_url") if layer == "redis" else "", tmp_path)
-    yield cell
-    cell.stop()

@@ -11,7 +11,7 @@ from realtime import checks as ours
 from realtime.models import ServerProcess
 from realtime.process import this_process
 from realtime.statistics import lease
-from tests.realtime.cells import CORE
+from tests.realtime.layers import CORE
 from tests.realtime.sockets import Socket
 
 REDIS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": []}}}

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from realtime.layer import UNREADABLE_AT_ONCE, LayerChannel
 from realtime.publishing import channel_layer
-from tests.realtime.cells import CORE, PUBSUB
+from tests.realtime.layers import CORE, PUBSUB
 from tests.realtime.sockets import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,7 +14,7 @@ from realtime.health import health
 from realtime.process import this_process
 from realtime.publishing import channel_layer
 from tests.realtime.acts import note, record
-from tests.realtime.cells import CORE, PUBSUB
+from tests.realtime.layers import CORE, PUBSUB
 from tests.realtime.sockets import Socket
 
 

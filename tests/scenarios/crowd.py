@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-GIVE_UP_SECONDS = 120
+GIVE_UP_SECONDS = 60
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 READ_AT_ONCE = 1 << 18
 FAULTS_KEPT = 20

@@ -13,6 +13,7 @@ from qflare.settings import *  # noqa: F403 – settings are names in a module
 from qflare.settings import CHANNEL_LAYERS, INSTALLED_APPS, REDIS_URL, STATIC_ROOT, STORAGES
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.scenarios.control.ControlConfig"]
+ROOT_URLCONF = "tests.scenarios.urls"
 
 # No scenario looks at a page, and to collect what pages fetch would take longer than all else at a start.
 STATICFILES_FINDERS = []

@@ -1,4 +1,4 @@
-"""Who may be told what, and for how long, on live servers of each kind and on each layer."""
+"""Who may be told what, and for how long."""
 
 import json
 
@@ -11,8 +11,9 @@ from fl import devices, events
 from fl.models import Event, Stream
 from tests.builders import participant, person
 from tests.realtime.acts import cookie_of, note, record_now
-from tests.realtime.cells import RawDevice, each_cell
 from tests.realtime.raw import CLOSE, RawClient
+from tests.scenarios.devices import RawDevice
+from tests.scenarios.table import scenario
 
 HUGE = [2**63 - 1, 2**63, 2**64, 10**30]
 
@@ -67,9 +68,9 @@ def lose_role(server, user, cookie):
 ENDS = {sign_out: 4002, change_password: 4002, switch_off: 4002, lose_session: 4002, lose_role: 4503}
 
 
-@each_cell
-def test_whoever_may_no_longer_be_there_is_ended_with_the_reason_and_cannot_resume(cell):
-    server = cell.start()
+@scenario(22, "whoever may no longer be there is ended with the reason, and cannot resume")
+def test_whoever_may_no_longer_be_there_is_ended_with_the_reason_and_cannot_resume(stand):
+    server = stand.start()
     record_now("system", note("seen"))
     epoch = Stream.objects.get(pk="system").epoch
     people = {how: person(how.__name__, "admin") for how in ENDS}
@@ -97,9 +98,9 @@ def test_whoever_may_no_longer_be_there_is_ended_with_the_reason_and_cannot_resu
         assert "secret" not in json.dumps(last)
 
 
-@each_cell
-def test_a_position_that_cannot_be_gets_its_reason_and_tells_nothing_of_other_streams(cell):
-    server = cell.start(QFLARE_RESUME_EVENTS="20", QFLARE_MESSAGES_PER_SECOND="1000")
+@scenario(23, "a position that cannot be gets its reason, and tells nothing of other streams")
+def test_a_position_that_cannot_be_gets_its_reason_and_tells_nothing_of_other_streams(stand):
+    server = stand.start(QFLARE_RESUME_EVENTS="20", QFLARE_MESSAGES_PER_SECOND="1000")
     record_now("system", *[note(str(n)) for n in range(1, 61)])
     events.open_stream("device:77")
     record_now("device:77", note("another's"))
@@ -139,9 +140,9 @@ def test_a_position_that_cannot_be_gets_its_reason_and_tells_nothing_of_other_st
     assert until(client, "error")["data"]["code"] == "invalid_message"
 
 
-@each_cell
-def test_at_the_door_of_devices_an_admin_s_cookie_counts_for_nothing_and_a_foreign_page_gets_nowhere(cell):
-    server = cell.start()
+@scenario(21, "a foreign page gets nowhere, and at the door of devices no cookie counts")
+def test_at_the_door_of_devices_an_admin_s_cookie_counts_for_nothing_and_a_foreign_page_gets_nowhere(stand):
+    server = stand.start()
     headers = [f"Cookie: {cookie_of(person('adam', 'admin'))}"]
 
     client = RawClient(server.port, "/ws/clients", origin="https://evil.example", headers=headers)

@@ -1,4 +1,4 @@
-"""Devices that die, come twice or freeze, and servers that do, on live servers of each kind and on each layer."""
+"""Devices that die, come twice or freeze, and servers that do."""
 
 import json
 from collections import Counter
@@ -9,8 +9,10 @@ from fl.models import Event, PresenceLease
 from realtime.models import ServerProcess
 from tests.builders import participant
 from tests.fl.threads import eventually
-from tests.realtime.cells import Beating, Freezer, RawDevice, each_cell
 from tests.realtime.raw import dashboard
+from tests.scenarios.devices import Beating, Freezer, RawDevice
+from tests.scenarios.stand import SCALED
+from tests.scenarios.table import scenario
 
 
 def told():
@@ -32,17 +34,17 @@ def connections_of(server):
     return 0
 
 
-@each_cell
-def test_when_one_of_two_servers_is_killed_its_devices_go_to_the_other_and_only_those_that_stay_away_are_offline(cell):
-    # Who watches reads only at the end, and answers no ping before.
-    public = {"QFLARE_PUBLIC_DASHBOARD": "1", "QFLARE_PING_SECONDS": "600"}
-    anna, bert = (cell.start(name, **public) for name in ("anna", "bert"))
+@scenario(14, "devices of a server that is killed go to the other; offline are only those that stay away")
+def test_when_one_of_two_servers_is_killed_its_devices_go_to_the_other_and_only_those_that_stay_away_are_offline(stand):
+    # Who watches reads only at the end, and answers no ping before. The lease is as long as it may take all to return.
+    settings = SCALED | {"QFLARE_PUBLIC_DASHBOARD": "1", "QFLARE_PING_SECONDS": "600", "QFLARE_LEASE_SECONDS": "8"}
+    anna, bert = (stand.start(name, **settings) for name in ("anna", "bert"))
     fleet = [participant(now=timezone.now()) for _ in range(50)]
     watching = dashboard(bert)
-    here = [RawDevice(anna.port, one) for one in fleet[:25]]
-    there = [RawDevice(bert.port, one) for one in fleet[25:]]
 
-    with Beating(*here, *there) as beating:
+    with Beating() as beating:
+        for number, one in enumerate(fleet):
+            beating.devices.append(RawDevice((anna if number < 25 else bert).port, one))
         anna.kill()
         for one in fleet[:20]:
             beating.devices.append(RawDevice(bert.port, one))
@@ -63,9 +65,9 @@ def test_when_one_of_two_servers_is_killed_its_devices_go_to_the_other_and_only_
     assert seqs == list(range(seqs[0], last + 1))
 
 
-@each_cell
-def test_of_two_hundred_each_is_told_to_come_back_at_a_time_of_its_own(cell):
-    server = cell.start(QFLARE_PUBLIC_DASHBOARD="1")
+@scenario(15, "at SIGTERM each of two hundred is told to come back at a time of its own")
+def test_of_two_hundred_each_is_told_to_come_back_at_a_time_of_its_own(stand):
+    server = stand.start(QFLARE_PUBLIC_DASHBOARD="1")
     clients = [dashboard(server) for _ in range(200)]
 
     server.process.terminate()
@@ -81,9 +83,9 @@ def test_of_two_hundred_each_is_told_to_come_back_at_a_time_of_its_own(cell):
     assert max(Counter(wait // 100 for wait in waits).values()) <= 20
 
 
-@each_cell
-def test_the_newer_of_two_connections_stays_and_a_pair_that_takes_turns_is_slowed(cell):
-    server = cell.start()
+@scenario(16, "of two connections of a device the newer stays; a pair that takes turns is slowed")
+def test_the_newer_of_two_connections_stays_and_a_pair_that_takes_turns_is_slowed(stand):
+    server = stand.start(**SCALED)
     device = participant(now=timezone.now())
     older = RawDevice(server.port, device)
     newer = RawDevice(server.port, device)
@@ -104,9 +106,9 @@ def test_the_newer_of_two_connections_stays_and_a_pair_that_takes_turns_is_slowe
     assert Event.objects.filter(stream="system", data__contains='"duplicate_identity"').count() == 1
 
 
-@each_cell
-def test_who_is_behind_a_way_that_froze_is_let_go_and_offline_once(cell):
-    server = cell.start(QFLARE_PUBLIC_DASHBOARD="1")
+@scenario(17, "who is behind a way that froze is let go, and offline once")
+def test_who_is_behind_a_way_that_froze_is_let_go_and_offline_once(stand):
+    server = stand.start(**SCALED, QFLARE_PUBLIC_DASHBOARD="1")
     way = Freezer(server.port)
     frozen, alive = participant(now=timezone.now()), participant(now=timezone.now())
     RawDevice(way.port, frozen)

@@ -1,59 +1,13 @@
-"""Live servers of each kind on each layer, scaled so that minutes become seconds; and devices down to bytes."""
+"""Devices down to bytes, and a way to a server that can freeze."""
 
 import json
 import socket
 import threading
-from itertools import product
-
-import pytest
-from django.conf import settings
-from django.db import connection
 
 from edge.protocol.server import decode_frame
 from tests.realtime.devices import answer_to, hello_of
 from tests.realtime.raw import RawClient
-from tests.realtime.servers import OURS, start_server
-
-PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
-CORE = "channels_redis.core.RedisChannelLayer"
-LAYERS = ["memory", "redis"]
-CELLS = list(product(OURS, LAYERS))
-each_cell = pytest.mark.parametrize("cell", CELLS, ids=["-".join(cell) for cell in CELLS], indirect=True)
-HEARTBEAT_SECONDS = 1.0
-SCALED = {
-    "QFLARE_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
-    "QFLARE_LEASE_SECONDS": "3",
-    "QFLARE_PRESENCE_GRACE_SECONDS": "2",
-    "QFLARE_PING_SECONDS": "1.5",
-    "QFLARE_PONG_SECONDS": "0.8",
-    "QFLARE_RECHECK_SECONDS": "0.3",
-    "QFLARE_POLL_SECONDS": "0.1",
-    "QFLARE_CLOCK_SECONDS": "0.2",
-    "QFLARE_STATISTICS_SECONDS": "0.2",
-}
-
-
-class Cell:
-    """One kind of server on one layer: `cell.start(name, QFLARE_…="…")` starts one more over the same database."""
-
-    def __init__(self, kind, redis_url, folder):
-        self.kind, self.redis_url, self.folder = kind, redis_url, folder
-        self.servers = []
-
-    def start(self, name="anna", **changes):
-        environment = {**SCALED, "REDIS_URL": self.redis_url, "QFLARE_SECRET_KEY": settings.SECRET_KEY, **changes}
-        database = connection.settings_dict["NAME"]
-        server = start_server(self.folder / name, database=database, kind=self.kind, environment=environment)
-        self.servers.append(server)
-        return server
-
-    def stop(self):
-        """Kill what still runs; no log may tell of an exception that nobody caught."""
-        for server in self.servers:
-            server.kill()
-        for server in self.servers:
-            assert "Traceback" not in server.log
-            assert "Unhandled" not in server.log
+from tests.scenarios.stand import HEARTBEAT_SECONDS
 
 
 class RawDevice:
