@@ -14,7 +14,7 @@ from realtime.database import query
 from realtime.limits import CHUNK_EVENTS
 
 KEPT_BYTES = 4 * 1024 * 1024
-"""About how much of the log is kept: some ten thousand usual events. The newest page is kept whatever it takes."""
+"""About how much of the log is kept: some five thousand usual events. The newest page is kept whatever it takes."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class LogEntry:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in a frame."""
-        return len(self._data) + 120
+        """About how many bytes it takes in memory, once it was sent to somebody: its data, and its frame."""
+        return 2 * (len(self._data) + 120)
 
 
 class LogPages:
