@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.journeys.programs import ROOT, clean_environment
 from tests.services.postgres import find_initdb
 from tests.services.redis import find_redis
-from tests.soak.claims import MB, errors_in, growth
+from tests.soak.claims import CONNECTION_BYTES, GROWTH_BYTES, MB, errors_in, growth
 from tests.soak.plan import KINDS, WAYS, WINDOW_SECONDS, make_plan
 
 GIVE_UP_SECONDS = 400
@@ -44,22 +45,29 @@ def test_the_same_seed_makes_the_same_plan_and_another_one_another():
 
 
 def test_an_error_of_an_outage_is_none_and_any_other_is_found():
-    told = "ERROR a turn failed\nTraceback (most recent call last):\n  File x\n{}\nINFO next"
+    outages = [(datetime(2030, 1, 1, 12, 0, 5, tzinfo=UTC).timestamp(), float("inf"))]
 
-    assert not list(errors_in(told.format("psycopg.OperationalError: the connection is lost")))
-    assert not list(errors_in("INFO nothing of note"))
-    assert list(errors_in(told.format("KeyError: 'seq'")))
-    assert list(errors_in("Unhandled error in Deferred:"))
+    def found(*errors, second="10"):
+        traceback = "2030-01-01 12:00:{},000 ERROR a turn failed\nTraceback (most recent call last):\n  File x\n{}\n"
+        told = "".join(traceback.format(second, error) for error in errors)
+        return list(errors_in(f"{told}2030-01-01 12:00:20,000 INFO next", outages))
+
+    assert not found("psycopg.OperationalError: the connection is lost")
+    assert found("psycopg.OperationalError: the connection is lost", second="01")
+    assert found("KeyError: 'seq'")
     # One that was an outage's does not speak for the next.
-    assert len(list(errors_in(told.format("OperationalError") + "\n" + told.format("KeyError: 'seq'")))) == 1
+    assert len(found("OperationalError", "KeyError: 'seq'")) == 1
+    assert list(errors_in("Unhandled error in Deferred:", outages))
+    assert not list(errors_in("INFO nothing of note", outages))
 
 
 def test_a_server_that_grows_is_told_from_one_that_is_used():
-    used = [(at, 100 * MB + (40 * MB if at == 50 else 0)) for at in range(100)]
-    grown = [(at, 100 * MB + at * MB) for at in range(100)]
+    used = [(at, 100 * MB + (40 * MB if at == 50 else 0), 10) for at in range(100)]
+    grown = [(at, 100 * MB + at * MB, 10) for at in range(100)]
 
-    assert growth(used, 10) == 0
-    assert growth(grown, 10) == 72 * MB
+    assert growth(used, 10) == (0, GROWTH_BYTES)
+    assert growth(grown, 10) == (72 * MB, GROWTH_BYTES)
+    assert growth([*used, (100, 100 * MB, 110)], 10) == (0, GROWTH_BYTES + 100 * CONNECTION_BYTES)
 
 
 def test_a_short_soak_ends_each_kind_of_part_once_and_holds():

@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import UTC, datetime
 from statistics import median
 
 LEFT_SECONDS = 60.0
@@ -11,7 +12,10 @@ MB = 1_000_000
 GROWTH_BYTES = 24 * MB
 """How much a server may grow while it is left alone. What a burst needs stays with the allocator; a leak of 4 KiB for
 each of some ten thousand reconnects in ten minutes would be 40 MB."""
+CONNECTION_BYTES = 64 * 1024
+"""A connection takes about half of it; what it leaves to the allocator when it has gone is in it too."""
 OUTAGE = re.compile(r"OperationalError|AdminShutdown|PoolTimeout|ConnectionError|InterfaceError")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|\{")
 """How a line begins that is no part of the error before it."""
 
@@ -55,28 +59,41 @@ def not_once(house, runs):
 
 
 def growth(samples, since):
-    """Return by how many bytes a server grew from a time on: the middle of its last fifth less that of its first."""
-    sizes = [size for at, size in samples if at >= since]
-    fifth = max(1, len(sizes) // 5)
-    return median(sizes[-fifth:]) - median(sizes[:fifth]) if len(sizes) >= 5 else None
+    """Return by how many bytes a server grew from a time on, and how many would be too many.
+
+    It is the middle of the last fifth less that of the first. Who came meanwhile, since another server was ended, may
+    have its part of it, also when it has gone again.
+
+    Args:
+        samples: (when, bytes, connections).
+    """
+    seen = [(size, count) for at, size, count in samples if at >= since]
+    if len(seen) < 5:
+        return None
+    fifth = len(seen) // 5
+    grew = median(size for size, _ in seen[-fifth:]) - median(size for size, _ in seen[:fifth])
+    more = max(count for _, count in seen) - median(count for _, count in seen[:fifth])
+    return grew, GROWTH_BYTES + more * CONNECTION_BYTES
 
 
-def bad_lines(paths):
-    """Return what logs hold that is no line of an outage: log → the first lines of each error."""
+def bad_lines(paths, outages):
+    """Return what logs hold that is no line of an outage; outages: from when to when each may show."""
     found = []
     for path in paths:
         text = path.read_text(errors="replace")
         if "Traceback" not in text and "Unhandled" not in text:
             continue
-        found += [f"{path.name}: {error}" for error in errors_in(text)]
+        found += [f"{path.name}: {error}" for error in errors_in(text, outages)]
     return found
 
 
-def errors_in(text):
-    """Return the errors of a log that are none of an outage."""
+def errors_in(text, outages):
+    """Give the errors of a log that are none of an outage: by what they are, or by when they were."""
     lines = text.splitlines()
-    number = 0
+    number, said_at = 0, None
     while number < len(lines):
+        if moment := MOMENT.match(lines[number]):
+            said_at = datetime.fromisoformat(moment[0]).replace(tzinfo=UTC).timestamp()
         if "Traceback" not in lines[number] and "Unhandled" not in lines[number]:
             number += 1
             continue
@@ -85,5 +102,6 @@ def errors_in(text):
         while number < len(lines) and not RECORD.match(lines[number]):
             number += 1
         block = "\n".join(lines[max(0, begin - 1) : number])
-        if not OUTAGE.search(block):
+        is_then = said_at is None or any(begin <= said_at + 1 and said_at <= end for begin, end in outages)
+        if not is_then or not OUTAGE.search(block):
             yield block

@@ -30,6 +30,12 @@ FOLLOWED_SECONDS = 30.0
 UPTIME_SECONDS = 10.0
 """A connection that lasted so long was none of a row of failures."""
 ENDED_STATES = (b'"state":"completed"', b'"state":"failed"', b'"state":"stopped"')
+LATE_SECONDS = 4.0
+"""Who has waited so long and is not let in may be sent away: a thousand who come at once keep a busy machine busy.
+
+Daphne gives a handshake 5 s, and QFLARE_HANDSHAKE_SECONDS are 10."""
+ARRIVALS_PER_SECOND = 100
+"""How fast they come at the beginning; in storms they come as fast as they can."""
 REFUSED = 0
 """What stands for the end of a connection that never was one."""
 
@@ -148,10 +154,12 @@ class SoakClient(Client):
         super().__init__(crowd, number)
         self.let_in_at = time.time()
         """When it last came in."""
-        self._at = ""
+        self.at = ""
         """The server where it is."""
         self._ended_runs = {}
         self._failures = 0
+        self._has_come = False
+        self._came = 0.0
         self._opened = 0.0
         self._retry_ms = None
         self._visit = 0
@@ -160,11 +168,16 @@ class SoakClient(Client):
 
     def connect(self):
         self._visit += 1
+        if not self._has_come:
+            self._has_come = True
+            self.crowd.later(self.number / ARRIVALS_PER_SECOND, self.connect)
+            return
+        self._came = time.monotonic()
         self.is_let_in, self.is_open, self._is_upgraded, self._data = False, False, False, b""
         self.let_in_at = float("inf")
         self._retry_ms = None
         up = [name for name in self.crowd.servers if not self.crowd.watch.is_away(name)]
-        self._at = self.crowd.chance.choice(up or list(self.crowd.servers))
+        self.at = self.crowd.chance.choice(up or list(self.crowd.servers))
         self._socket = socket.socket()
         self._socket.setblocking(False)
         if self.receive_buffer:
@@ -173,7 +186,7 @@ class SoakClient(Client):
         self._socket.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         self._socket.bind((f"127.0.0.{2 + self.number % ADDRESSES}", 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        error = self._socket.connect_ex(("127.0.0.1", self.crowd.servers[self._at].port))
+        error = self._socket.connect_ex(("127.0.0.1", self.crowd.servers[self.at].port))
         self.crowd._selector.register(self._socket, selectors.EVENT_WRITE, self)
         if error not in (0, errno.EINPROGRESS):
             self._ended(REFUSED)
@@ -187,7 +200,7 @@ class SoakClient(Client):
             return
         session = self.crowd.sessions[self.number % len(self.crowd.sessions)]
         try:
-            self._socket.sendall(self.request(self.crowd.servers[self._at], f"sessionid={session}"))
+            self._socket.sendall(self.request(self.crowd.servers[self.at], f"sessionid={session}"))
         except OSError:
             self._ended(REFUSED)
             return
@@ -210,13 +223,15 @@ class SoakClient(Client):
         ]
 
     def _ended(self, code):
-        watch, at, counts = self.crowd.watch, self._at, self.crowd.counts
+        watch, at, counts = self.crowd.watch, self.at, self.crowd.counts
         was_upgraded, lasted = self._is_upgraded, time.monotonic() - self._opened if self.is_open else 0.0
         self.drop()
         self.crowd.ends[code] += 1
         self._failures = 0 if lasted > UPTIME_SECONDS else self._failures + 1
         if why := self._why_not(code, was_upgraded):
-            self.crowd.fault(f"{self.number} was ended with {code} by {at}: {why}")
+            how_far = "open" if lasted else "let in" if self.is_let_in else "upgraded" if was_upgraded else "connecting"
+            after = time.monotonic() - self._came
+            self.crowd.fault(f"{self.number} ({how_far}, {after:.1f} s) was ended with {code} by {at}: {why}")
         counts["reconnects"] += was_upgraded
         if not watch.excuses(at):
             counts[f"{code} by a living server"] += 1
@@ -226,14 +241,17 @@ class SoakClient(Client):
     def _why_not(self, code, was_upgraded):
         """Return why a connection must not have ended so; empty where it may."""
         excuses = self.crowd.watch.excuses
+        is_late = not self.is_let_in and time.monotonic() - self._came > LATE_SECONDS
         match code:
-            case CloseCode.RESTARTING | CloseCode.TOO_MANY:
+            case CloseCode.TOO_MANY if not self.is_let_in:
                 return ""
-            case 1006 | 1005 | 0:
-                return "" if excuses(self._at) else "nobody had ended that server"
-            case CloseCode.NORMAL:
-                return "it did not ask to leave"
-        return "not in a soak"
+            case CloseCode.RESTARTING if excuses("postgres"):
+                return ""
+            case CloseCode.RESTARTING | 1006 | 1005 | 0 if excuses(self.at) or is_late:
+                # Where a server cannot even say in time that it could not let one in, it hangs up.
+                self.crowd.counts["not let in in time"] += is_late
+                return ""
+        return "nobody had ended that server"
 
     def _pause(self, code):
         """Return for how long to stay away, as the rules of close codes have it."""
@@ -269,8 +287,8 @@ class SoakClient(Client):
 
     def _upgrade(self):
         if b"\r\n\r\n" in self._data and not self._data.startswith(b"HTTP/1.1 101"):
-            if not self.crowd.watch.excuses(self._at, "postgres"):
-                self.crowd.fault(f"{self.number} was not let in by {self._at}: {self._data[:80]!r}")
+            if not self.crowd.watch.excuses(self.at, "postgres"):
+                self.crowd.fault(f"{self.number} was not let in by {self.at}: {self._data[:80]!r}")
             self._ended(REFUSED)
             return False
         return super()._upgrade()
@@ -343,7 +361,7 @@ class SlowClient(SoakClient):
 
     def _why_not(self, code, was_upgraded):
         if was_upgraded and code in (1006, CloseCode.TOO_SLOW, CloseCode.HEARTBEAT_MISSED):
-            if not self.crowd.watch.excuses(self._at):
+            if not self.crowd.watch.excuses(self.at):
                 self.crowd.counts["slow readers ended"] += 1
             return ""
         return super()._why_not(code, was_upgraded)

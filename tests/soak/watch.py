@@ -6,6 +6,9 @@ import time
 EXCUSED_SECONDS = 60.0
 """How long after a part was back its absence may still show: clients come back within 30 s, late news take longer."""
 
+SERVICES = ("redis", "postgres")
+"""What servers and coordinators may say that they miss."""
+
 
 class Failure(Exception):
     """Something that the soak claims does not hold."""
@@ -18,6 +21,8 @@ class Watch:
         self.began = time.monotonic()
         self.faults = []
         self.last = "nothing yet"
+        self.outages = []
+        """When a service was away, or its absence could still show: (begin, end), `time.time()`."""
         self._away = {}
         """Part → until when its absence is an excuse."""
         self._lock = threading.Lock()
@@ -38,10 +43,14 @@ class Watch:
     def away(self, part):
         with self._lock:
             self._away[part] = float("inf")
+            if part in SERVICES:
+                self.outages.append((time.time(), float("inf")))
 
     def back(self, part):
         with self._lock:
             self._away[part] = self.now + EXCUSED_SECONDS
+            if part in SERVICES:
+                self.outages.append((self.outages.pop()[0], time.time() + EXCUSED_SECONDS))
 
     def is_away(self, part):
         """Say whether a part is away right now."""
