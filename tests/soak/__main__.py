@@ -8,6 +8,7 @@ bursts. All parts are ended and restarted in an order drawn from the seed. The e
 import argparse
 import resource
 import secrets
+import shutil
 import signal
 import sys
 
@@ -34,6 +35,8 @@ def main():
         print(f"logs: {soak.folder}", flush=True)
         return 1
     except KeyboardInterrupt:
+        if soak.folder:
+            shutil.rmtree(soak.folder, ignore_errors=True)
         print(f"\ninterrupted; --seed {seed}", flush=True)
         return 130
     print(f"\n{soak.report()}\n\nall holds; --seed {seed}", flush=True)

@@ -1,5 +1,6 @@
 """One soak from its beginning to its end."""
 
+import contextlib
 import random
 import shutil
 import signal
@@ -27,7 +28,7 @@ PROGRESS_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 RATE = 3.0
 """Events that the publisher records each second."""
-EXACT_SECONDS = 300.0
+EXACT_SECONDS = 600.0
 SLOW_SHARE = 0.02
 
 
@@ -60,6 +61,9 @@ class Soak:
                 self._begin()
                 self._act()
                 self._end()
+            except Exception:
+                self._count_what_there_is()
+                raise
             finally:
                 # Once is enough: from here on all is being ended.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,6 +118,7 @@ class Soak:
                 case "restart":
                     self._while_looking(lambda a=action: self.house.restart(a.part, a.way, a.amount))
                 case "storm":
+                    self.watch.back("storm")
                     self.crowd.storm(chance, action.amount, action.way == "hard")
                     self.crowd.counts["storms"] += 1
                 case "burst":
@@ -273,6 +278,11 @@ class Soak:
             "junk connections": f"{self.junk.counts.total():,}",
             "runs, rounds completed": f"{self.work.counts['runs']}, {rounds}",
         }
+
+    def _count_what_there_is(self):
+        """Count what happened up to a failure, as far as it can be told."""
+        with contextlib.suppress(Exception):
+            self._count(self.house.heads())
 
     def report(self):
         """Return the table in Markdown."""
