@@ -1,9 +1,9 @@
 # Two commands do all set-up on a machine with only Python 3.11 and make: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev format clean
+.PHONY: help demo test soak setup setup-dev format clean
 
-# Handed to the demo, as in: make demo ARGS="--exit --iid"
+# Handed to the demo or the soak, as in: make demo ARGS="--exit --iid", make soak ARGS="--minutes 3 --seed 7"
 ARGS ?=
 # Steps of scripts/check, all when empty, as in: make test STEPS="lint types"
 STEPS ?=
@@ -16,6 +16,9 @@ demo: setup ## Train for real: a server, five devices and a live page on 127.0.0
 
 test: setup-dev ## Check everything: style, types, layers, migrations, tests (STEPS="lint types" for some)
 	@exec scripts/check $(STEPS)
+
+soak: setup-dev ## Restart every part at random under 1,000 sockets for 30 minutes (ARGS="--help" for options)
+	@exec .venv/bin/python -m tests.soak $(ARGS)
 
 setup: ## Make .venv and install requirements.txt; at once when nothing changed
 	@scripts/setup

@@ -112,7 +112,7 @@ class Follower:
             return
         if known is not None and seq > known.seq + 1:
             raise Gap(f"{stream} goes on with {seq}, not with {known.seq + 1}")
-        epoch = known.epoch if known else self._epochs.get(stream, "")
+        epoch = known.epoch if known else frame.epoch or self._epochs.get(stream, "")
         yield Event(frame.event, msgspec.json.decode(frame.data), stream, seq, frame.timestamp or "")
         # After it was taken: whoever breaks off at an event finds it again.
         self._stand(stream, epoch, seq)
@@ -134,7 +134,7 @@ class Follower:
             self._skipped.discard(stream)
 
     def _stand(self, stream: str, epoch: str, seq: int) -> None:
-        # A stream that began on this connection has no epoch yet: the next one says which it is.
+        # A stream that was taken up after its first event has no epoch yet: the next connection says which it is.
         self.positions[stream] = server.Position(epoch=epoch, seq=seq)
 
 

@@ -147,4 +147,6 @@ def _envelope(name: str, payload: type[server.Payload], data: dict[str, Any]) ->
     required = list(fields)
     if payload in (server.Result, server.Error):
         fields["id"] = text
+    if "seq" in fields:
+        fields["epoch"] = text
     return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}

@@ -31,8 +31,9 @@ class StreamHead:
 class LogEntry:
     """An event as the log keeps it, ready to be sent alone (`frame`) or within `recent_events` (`logged`)."""
 
-    def __init__(self, stream: str, seq: int, event: str, data: str, timestamp: str) -> None:
+    def __init__(self, stream: str, epoch: str, seq: int, event: str, data: str, timestamp: str) -> None:
         self.stream = stream
+        self.epoch = epoch
         self.seq = seq
         self._event = event
         self._data = data.encode()
@@ -41,7 +42,14 @@ class LogEntry:
     @cached_property
     def frame(self) -> str:
         """The frame, letter for letter as it went out when the event was recorded."""
-        return encode_frame(self._event, self._data, timestamp=self._timestamp, stream=self.stream, seq=self.seq)
+        return encode_frame(
+            self._event,
+            self._data,
+            timestamp=self._timestamp,
+            stream=self.stream,
+            seq=self.seq,
+            epoch=self.epoch,
+        )
 
     @cached_property
     def logged(self) -> LoggedEvent:
@@ -83,8 +91,8 @@ class LogPages:
 
     async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
         if not self._is_read_now(key):
-            stream, _, number = key
-            begun = asyncio.ensure_future(query(read_page, stream, number * CHUNK_EVENTS))
+            stream, epoch, number = key
+            begun = asyncio.ensure_future(query(read_page, stream, epoch, number * CHUNK_EVENTS))
             begun.add_done_callback(partial(self._forget, key))
             self._reading[key] = begun
         task = self._reading[key]
@@ -111,11 +119,11 @@ def _size_of(page: list[LogEntry]) -> int:
     return sum(entry.size for entry in page)
 
 
-def read_page(stream: str, seq: int) -> list[LogEntry]:
+def read_page(stream: str, epoch: str, seq: int) -> list[LogEntry]:
     """Return the CHUNK_EVENTS events after `seq`, as far as they are there."""
     rows = Event.objects.filter(stream_id=stream, seq__gt=seq, seq__lte=seq + CHUNK_EVENTS).order_by("seq")
     return [
-        LogEntry(stream, number, event, data, format_timestamp(timestamp))
+        LogEntry(stream, epoch, number, event, data, format_timestamp(timestamp))
         for number, event, data, timestamp in rows.values_list("seq", "event", "data", "timestamp")
     ]
 

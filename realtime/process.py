@@ -24,7 +24,7 @@ from realtime.authentication import Person, Standing
 from realtime.checks import layer_is_in_memory
 from realtime.close_codes import close_code_of
 from realtime.connection import Connection
-from realtime.database import query
+from realtime.database import THREADS, query
 from realtime.door import Door, raise_open_files
 from realtime.groups import Kind
 from realtime.hub import Hub
@@ -44,6 +44,8 @@ class Process:
         self.hub = Hub(self._recheck_group)
         self.watch = LayerWatch(self.hub, self)
         self.door = Door()
+        self.openings = asyncio.Semaphore(THREADS)
+        """Whose turn it is to ask the database for what their opening needs: no more than it can be asked at once."""
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
         self.devices: dict[str, int] = {}

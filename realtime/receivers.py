@@ -49,6 +49,7 @@ def _tell_event(recorded: Recorded, **_: Any) -> None:
         timestamp=recorded.timestamp,
         stream=recorded.stream,
         seq=recorded.seq,
+        epoch=recorded.epoch,
     )
     groups = groups_of(recorded.stream, public=recorded.public)
     publish([(group, messages.event_message(group, recorded, frame)) for group in groups])

@@ -374,6 +374,7 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     timestamp: str | None = None
     stream: str | None = None
     seq: int | None = None
+    epoch: str | None = None
     key: str | None = None
     number: int | None = None
     id: str | None = None
@@ -411,6 +412,7 @@ def encode_frame(
     timestamp: datetime | str | None = None,
     stream: str | None = None,
     seq: int | None = None,
+    epoch: str | None = None,
     key: str | None = None,
     number: int | None = None,
     id: str | None = None,
@@ -422,12 +424,24 @@ def encode_frame(
         data: the payload, or its JSON.
         timestamp: server clock at commit (durable) or at sending (ticks).
         stream, seq: position of a durable event.
+        epoch: of the stream; its first event alone carries it, since whoever hears that one was told of none before.
         key, number: what a tick replaces, and its rising number.
         id: the client's message that this answers.
     """
     raw = msgspec.Raw(encode_payload(data) if isinstance(data, Payload) else data)
     moment = format_timestamp(timestamp) if isinstance(timestamp, datetime) else timestamp
-    frame = Frame(event=event, data=raw, timestamp=moment, stream=stream, seq=seq, key=key, number=number, id=id)
+    first = epoch if seq == 1 else None
+    frame = Frame(
+        event=event,
+        data=raw,
+        timestamp=moment,
+        stream=stream,
+        seq=seq,
+        epoch=first,
+        key=key,
+        number=number,
+        id=id,
+    )
     return _encoder.encode(frame).decode()
 
 

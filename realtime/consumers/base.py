@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -35,6 +35,7 @@ from realtime.process import Process, retry_ms, this_process
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Message = dict[str, Any]
 Scope = Any
 """ASGI's dicts; the stubs of Channels know a narrower shape for each server."""
@@ -218,12 +219,23 @@ class Consumer(AsyncWebsocketConsumer):
     async def open(self, since: dict[str, Position], welcome: Callable[[Plan], Welcome], *groups: str) -> None:
         """Join the hub, say welcome, and send what was missed; from then on the connection is live."""
         await self.process.hub.join(self.connection, self.kind, *groups)
-        plan = await self._plan(since, None)
+        plan = await self.unless_given_up(lambda: self._plan(since, None))
+        if plan is None:
+            return
         self.process.hub.track((part.stream, part.epoch, part.head, part.labels) for part in plan.parts)
         self.connection.say(welcome(plan))
         self.connection.resume(starts_of(plan), opening.replay(plan, self.process.hub.log))
         self.is_open = True
         self._schedule_heartbeat()
+
+    async def unless_given_up(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """Ask the database what one cannot be let in without, when it is one's turn; None if that came too late.
+
+        Where more come at once than can be let in in time, what is done for those who were sent away would keep all
+        others waiting until they are sent away too.
+        """
+        async with self.process.openings:
+            return None if self.connection.closed_with is not None else await ask()
 
     async def _plan(self, since: dict[str, Position], streams: list[str] | None) -> Plan:
         return await query(

@@ -39,7 +39,9 @@ class PeopleConsumer(Consumer):
     async def connect(self) -> None:
         """Look whose session it is, and open the connection."""
         cookie = header(self.scope["headers"], b"cookie") if self.origin else ""
-        person = await query(person_of, self.kind, cookie)
+        person = await self.unless_given_up(lambda: query(person_of, self.kind, cookie))
+        if person is None:
+            return
         user_id = person.principal.user_id
         if user_id is not None and (why := self.process.door.is_person(self.connection.id, user_id)):
             self.connection.close(CloseCode.TOO_MANY, why)

@@ -172,7 +172,7 @@ export class LiveSocket {
       this.connect();
       return;
     }
-    this.positions[frame.stream] = { epoch: known?.epoch ?? this.#epochs[frame.stream], seq: frame.seq };
+    this.positions[frame.stream] = { epoch: known?.epoch ?? frame.epoch ?? this.#epochs[frame.stream], seq: frame.seq };
     this.onFrame(frame);
   }
 

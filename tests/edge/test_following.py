@@ -16,8 +16,8 @@ def frame(event, data, **fields):
     return json.dumps({"event": event, "data": data, **fields})
 
 
-def durable(seq, stream="run:1"):
-    return frame("broadcast", {"n": seq}, stream=stream, seq=seq, timestamp="t")
+def durable(seq, stream="run:1", **fields):
+    return frame("broadcast", {"n": seq}, stream=stream, seq=seq, timestamp="t", **fields)
 
 
 def recent(*seqs, since=None, to=None, **changes):
@@ -99,7 +99,13 @@ def test_one_who_knows_nothing_begins_with_the_snapshot_and_one_who_was_away_wit
     assert taken(follower, first, durable(3, "run:9")) == [1, 2, 3]
 
 
-def test_a_stream_that_begins_is_followed_and_resumed_once_its_epoch_is_known(follower):
+def test_a_stream_that_begins_is_followed_and_resumed_with_the_epoch_of_its_first_event(follower):
+    assert taken(follower, durable(1, "run:2", epoch="f"), durable(2, "run:2")) == [1, 2]
+
+    assert "run:2:f:2" in follower.query()
+
+
+def test_a_stream_that_begins_without_an_epoch_is_resumed_once_that_is_known(follower):
     assert taken(follower, durable(1, "run:2"), durable(2, "run:2")) == [1, 2]
     assert "run:2" not in follower.query()
 

@@ -178,13 +178,14 @@ test("a replay in pieces that begins before what is known loses nothing", () => 
   assert.deepEqual(seqs(world), [6]);
 });
 
-test("a stream that begins is followed from its first event", () => {
+test("a stream that begins is followed from its first event, and resumed with the epoch that it carries", () => {
   const world = connected();
 
-  world.wire().says(event(1, "run:2"));
+  world.wire().says({ ...event(1, "run:2"), epoch: "f" });
   world.wire().says(event(2, "run:2"));
 
   assert.deepEqual(seqs(world), [1, 2]);
+  assert.deepEqual(world.socket.positions["run:2"], { epoch: "f", seq: 2 });
 });
 
 test("an older tick of the same key does not replace a newer one", () => {

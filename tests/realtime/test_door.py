@@ -5,6 +5,8 @@ import resource
 
 import pytest
 
+from realtime import authentication
+from realtime.database import THREADS
 from realtime.door import raise_open_files
 from realtime.process import this_process
 from tests.builders import participant, person
@@ -136,6 +138,33 @@ async def test_a_server_that_cannot_open_a_connection_in_time_says_to_come_again
         assert (frames[0]["event"], frames[0]["data"]["code"]) == ("bye", 4001)
     finally:
         gate.set()
+
+
+async def test_for_those_who_were_sent_away_while_they_waited_nothing_is_asked(loop, settings, public, monkeypatch):
+    """Else, when more come at once than can be let in in time, nobody ever is: all work is for those who have gone."""
+    import threading
+
+    from realtime.consumers import people
+
+    gate, asked = threading.Event(), []
+
+    def slow_person_of(*arguments):
+        asked.append(arguments)
+        gate.wait(30)
+        return authentication.person_of(*arguments)
+
+    monkeypatch.setattr(people, "person_of", slow_person_of)
+    settings.QFLARE_HANDSHAKE_SECONDS = 0.2
+    sockets = [await Socket("/ws/dashboard").connect() for _ in range(3 * THREADS)]
+    for socket in sockets:
+        assert (await socket.closed())[0] == 4001
+    gate.set()
+    for socket in sockets:
+        await socket.leave()
+
+    assert len(asked) == THREADS
+    settings.QFLARE_HANDSHAKE_SECONDS = 10
+    assert await (await Socket("/ws/dashboard").connect()).opened()
 
 
 async def test_a_device_that_was_let_in_is_not_given_up_later(loop, settings, monkeypatch):

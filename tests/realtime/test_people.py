@@ -1,18 +1,20 @@
 """Dashboards, admins and anybody: who gets in, what they see, what they may say, and when it ends."""
 
 import asyncio
+import json
 
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from edge.protocol.server import Position
-from fl.models import Event, IdempotentRequest, Stream
+from fl.models import Event, IdempotentRequest, Run, Stream
 from realtime.authentication import origin_is_allowed
 from realtime.process import this_process
 from tests.builders import person
-from tests.realtime.acts import cookie_of, make_stream, note, record, record_many
+from tests.realtime.acts import cookie_of, make_stream, note, record, record_many, status
 from tests.realtime.sockets import Closed, Socket
 
 PATHS = ["/ws/dashboard", "/ws/admin"]
@@ -245,6 +247,32 @@ async def test_a_run_that_has_ended_is_followed_on_request_alone(loop):
     await socket.say("sub", streams=[stream])
 
     assert (await socket.until("recent_events"))["data"]["stream"] == stream
+
+
+@pytest.mark.parametrize("is_read_from_the_log", [False, True])
+async def test_a_run_that_begins_meanwhile_can_be_resumed_though_it_has_ended_meanwhile(loop, is_read_from_the_log):
+    """Nobody is told unasked of a run that has ended: who did not know its epoch could not ask for the rest of it."""
+    from tests.builders import started_run
+
+    socket = await connected("/ws/dashboard")
+    run = await asyncio.to_thread(started_run)
+    first = await socket.until("fl_status_update")
+    if is_read_from_the_log:
+        hub = this_process().hub
+        first = json.loads((await hub.log.after(run.stream, first["epoch"], 0))[0].frame)
+    await record(run.stream, note("seen"))
+    assert "epoch" not in await socket.until("error_notification", title="seen")
+    await socket.leave()
+    await asyncio.to_thread(Run.objects.update, state="completed", ended_at=timezone.now())
+    await record(run.stream, status(run.pk, "completed"))
+
+    cookie = await signed_in("ben", "viewer")
+    stands = f"{run.stream}:{first['epoch']}:{first['seq']}"
+    back = await Socket(f"/ws/dashboard?since={stands}", cookie=cookie).connect()
+
+    recent = (await back.until("recent_events", stream=run.stream))["data"]
+    assert recent["recovered"]
+    assert [event["event"] for event in recent["events"]][-2:] == ["error_notification", "fl_status_update"]
 
 
 async def test_hello_resumes_and_promises_heartbeats(loop):

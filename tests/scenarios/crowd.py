@@ -69,6 +69,7 @@ class _Frame(msgspec.Struct):
     data: msgspec.Raw
     stream: str | None = None
     seq: int | None = None
+    epoch: str | None = None
 
 
 _frame = msgspec.json.Decoder(_Frame).decode
@@ -106,7 +107,7 @@ class Crowd:
         self._wakes, self._wake = socket.socketpair()
         self._selector.register(self._wakes, selectors.EVENT_READ)
         self._is_over = False
-        self.clients = [_Client(self, number) for number in range(count)]
+        self.clients = [self._client(number) for number in range(count)]
         _crowds.append(self)
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
         self._thread.start()
@@ -194,13 +195,7 @@ class Crowd:
     def _run(self):
         try:
             while not self._is_over:
-                for key, _ in self._selector.select():
-                    if key.data is not None:
-                        key.data.read()
-                        continue
-                    self._wakes.recv(4096)
-                    while self._tasks:
-                        self._tasks.pop(0)()
+                self._turn()
                 with self._changed:
                     self._changed.notify_all()
         except Exception as error:
@@ -209,6 +204,21 @@ class Crowd:
         finally:
             for client in self.clients:
                 client.drop()
+
+    def _client(self, number):
+        return Client(self, number)
+
+    def _turn(self):
+        for key, _ in self._selector.select():
+            if key.data is not None:
+                key.data.read()
+            else:
+                self._do_tasks()
+
+    def _do_tasks(self):
+        self._wakes.recv(4096)
+        while self._tasks:
+            self._tasks.pop(0)()
 
     def fault(self, what):
         if len(self.faults) < FAULTS_KEPT:
@@ -224,7 +234,7 @@ class Crowd:
             self._titles[stream, seq] = _title(data).title
 
 
-class _Client:
+class Client:
     """One dashboard."""
 
     def __init__(self, crowd, number):
@@ -236,6 +246,8 @@ class _Client:
         """It has been welcomed."""
         self.is_open = False
         """It knows what is true."""
+        self.welcomed = {}
+        """Where its streams stood when it was last let in."""
         self._epochs = {}
         self._socket = None
         self._is_upgraded = False
@@ -243,10 +255,18 @@ class _Client:
 
     def connect(self):
         """Come, or come back from where it stands."""
-        since = "&".join(
-            f"since={quote(f'{name}:{self._epochs[name]}:{seq}', safe=':')}" for name, seq in self.last.items()
-        )
         server = self.crowd.server
+        self.is_let_in, self._is_upgraded, self._data = False, False, b""
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=GIVE_UP_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.sendall(self.request(server, self.crowd.cookie))
+        self.crowd._selector.register(self._socket, selectors.EVENT_READ, self)
+
+    def request(self, server, cookie):
+        """Return the upgrade request of one who comes from where it stands."""
+        since = "&".join(
+            f"since={quote(f'{name}:{self._epochs[name]}:{seq}', safe=':')}" for name, seq in self.stands()
+        )
         lines = [
             f"GET {self.crowd.path}{'?' + since if since else ''} HTTP/1.1",
             f"Host: 127.0.0.1:{server.port}",
@@ -255,13 +275,13 @@ class _Client:
             f"Sec-WebSocket-Key: {b64encode(os.urandom(16)).decode()}",
             "Sec-WebSocket-Version: 13",
             f"Origin: {server.url}",
-            f"Cookie: {self.crowd.cookie}",
+            f"Cookie: {cookie}",
         ]
-        self.is_let_in, self._is_upgraded, self._data = False, False, b""
-        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=GIVE_UP_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        self.crowd._selector.register(self._socket, selectors.EVENT_READ, self)
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def stands(self):
+        """Return the places from which it wants to go on: (stream, seq)."""
+        return self.last.items()
 
     def drop(self, is_hard=False):
         """Go without a word."""
@@ -324,12 +344,15 @@ class _Client:
 
     def _take_frame(self, frame):
         if frame.seq is not None:
+            if frame.epoch is not None:
+                self._epochs[frame.stream] = frame.epoch
             self._step(frame.stream, frame.seq, bytes(frame.data))
             return
         match frame.event:
             case "welcome":
                 streams = _welcome(frame.data).streams
                 self._epochs |= {name: position.epoch for name, position in streams.items()}
+                self.welcomed = {name: position.seq for name, position in streams.items()}
                 self.is_let_in = True
             case "recent_events":
                 self._recover(_recent(frame.data))
