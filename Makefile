@@ -1,7 +1,7 @@
 # Two commands do all set-up on a machine with only Python 3.11 and make: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak setup setup-dev format clean
+.PHONY: help demo test scenarios soak setup setup-dev format clean
 
 # Handed to the demo or the soak, as in: make demo ARGS="--exit --iid", make soak ARGS="--minutes 3 --seed 7"
 ARGS ?=
@@ -16,6 +16,9 @@ demo: setup ## Train for real: a server, five devices and a live page on 127.0.0
 
 test: setup-dev ## Check everything: style, types, layers, migrations, tests (STEPS="lint types" for some)
 	@exec scripts/check $(STEPS)
+
+scenarios: setup-dev ## Try the twenty-five hard scenarios in every cell of their table, the long ones too (ARGS for pytest)
+	@exec .venv/bin/python -m pytest tests/scenarios tests/journeys/test_soak.py -m "" $(ARGS)
 
 soak: setup-dev ## Restart every part at random under 1,000 sockets for 30 minutes (ARGS="--help" for options)
 	@exec .venv/bin/python -m tests.soak $(ARGS)

@@ -24,7 +24,7 @@ def head():
     return Stream.objects.get(name="system").head
 
 
-@scenario(1, "ten thousand events of one transaction reach fifty dashboards, each once and in order")
+@scenario(1, "ten thousand events of one transaction reach fifty dashboards, each once and in order", long=True)
 def test_ten_thousand_events_of_one_transaction_reach_everybody_in_order_and_once(stand):
     server = stand.start()
     crowd = Crowd(server, CLIENTS, cookie=stand.cookie())
@@ -37,7 +37,7 @@ def test_ten_thousand_events_of_one_transaction_reach_everybody_in_order_and_onc
     assert server.ask("counts")["dashboard"] == CLIENTS
 
 
-@scenario(2, "what the layer lost, since the loop stood still, is noticed and read from the log", core=True)
+@scenario(2, "what the layer lost, since the loop stood still, is noticed and read from the log", core=True, long=True)
 def test_what_did_not_fit_into_the_layer_while_the_loop_stood_still_is_read_from_the_log(stand):
     """On each layer more comes than it takes: on the memory layer than a channel holds, on Redis pub/sub than may wait
     to be sent, on Redis core, while the receiver stands still, than a channel holds; and it is never asked for news."""
@@ -64,7 +64,9 @@ def test_what_did_not_fit_into_the_layer_while_the_loop_stood_still_is_read_from
     assert server.ask("log_reads")["_repair"] > repairs
 
 
-@scenario(3, "a hundred clients that are cut twenty times each miss nothing, while some transactions are undone")
+@scenario(
+    3, "a hundred clients that are cut twenty times each miss nothing, while some transactions are undone", long=True
+)
 def test_in_a_storm_of_cut_connections_nobody_misses_anything_or_hears_of_what_was_undone(stand):
     chance = random.Random(SEED)
     print(f"QFLARE_TEST_SEED={SEED}")

@@ -38,7 +38,9 @@ def durable_until(client, seq):
     return seqs, others
 
 
-@scenario(7, "a client that never reads is ended within the stall time, and comes back to all that it missed")
+@scenario(
+    7, "a client that never reads is ended within the stall time, and comes back to all that it missed", long=True
+)
 def test_who_never_reads_a_hundred_megabytes_is_ended_costs_little_and_comes_back_to_all_of_it(stand):
     server = stand.start(QFLARE_STALL_SECONDS="1", QFLARE_RESUME_EVENTS=str(TOTAL))
     neighbours = Crowd(server, 3, cookie=stand.cookie())
@@ -96,7 +98,7 @@ def how_it_resumes(client):
     return recent["recovered"], recent["reason"], "snapshot" if "snapshot" in found else ""
 
 
-@scenario(8, "one frame a second is enough to stay: every durable event comes, of ticks the newest")
+@scenario(8, "one frame a second is enough to stay: every durable event comes, of ticks the newest", long=True)
 def test_who_reads_one_frame_in_five_stays_and_gets_all_that_lasts_and_the_newest_tick(stand):
     """A scaled second is five ticks that a neighbour has read, so that no clock decides how far the slow one is."""
     seconds, ticks_a_second, seconds_a_round = 80, 5, 4
@@ -127,7 +129,7 @@ def test_who_reads_one_frame_in_five_stays_and_gets_all_that_lasts_and_the_newes
     still_answers(slow)
 
 
-@scenario(9, "a queue that peaks above its limit and drains ends nobody")
+@scenario(9, "a queue that peaks above its limit and drains ends nobody", long=True)
 def test_a_queue_that_is_full_for_a_while_and_drains_ends_nobody(stand):
     server = stand.start(QFLARE_STALL_SECONDS="60", QFLARE_PING_SECONDS="600")
     neighbours = Crowd(server, 2, cookie=stand.cookie())

@@ -57,7 +57,7 @@ def told(code):
     return Event.objects.filter(stream="system", data__contains=f'"code":"{code}"').count()
 
 
-@scenario(11, "Redis is away for 10 s: no socket ends, all is told, once of it", own_redis=True, na=NO_REDIS)
+@scenario(11, "Redis is away for 10 s: no socket ends, all is told, once of it", own_redis=True, na=NO_REDIS, long=True)
 def test_while_redis_is_away_all_is_told_by_the_log_and_one_process_says_so_once(stand):
     patience = {"QFLARE_POLL_SECONDS": str(POLL_SECONDS), "QFLARE_LAYER_PATIENCE_SECONDS": "1"}
     servers = [stand.start(name, **patience) for name in ("anna", "berta")]
