@@ -73,7 +73,7 @@ def connect(peer, **options):
 async def logged_events():
     """Return the events of `system` as the hub hands them out, with the letters that the log gives too."""
     epoch = await asyncio.to_thread(lambda: Stream.objects.get(pk="system").epoch)
-    pages = [await asyncio.to_thread(read_page, "system", seq) for seq in range(0, EVENTS, CHUNK_EVENTS)]
+    pages = [await asyncio.to_thread(read_page, "system", epoch, seq) for seq in range(0, EVENTS, CHUNK_EVENTS)]
     return [Logged("system", epoch, entry.seq, entry.frame, Labels()) for page in pages for entry in page]
 
 
