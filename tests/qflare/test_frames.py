@@ -125,6 +125,7 @@ def test_a_fleet_that_comes_while_the_server_is_busy_waits_in_its_queue(kind, tr
     peers = []
     try:
         with Program(kind, tmp_path) as program, selectors.DefaultSelector() as connecting:
+            program.ask("/written")  # it listens before it is ready to be told to end
             program.process.send_signal(signal.SIGSTOP)
             for _ in range(number):
                 peer = socket.socket()
