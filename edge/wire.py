@@ -8,11 +8,8 @@ its bytes are exactly the tensors', in any order, without holes.
 import json
 import mmap
 import os
-import sys
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -28,10 +25,10 @@ MAX_HEADER_BYTES = 1_000_000
 MAX_METADATA_BYTES = 4_096
 HEADROOM_BYTES = 64 * 1024
 """What a payload may be larger than its tensors and the entries that name them."""
+TAKEN_BYTES = 4 * 1024**2
+"""So much of a mapped file is given back at once: what benchmarks/aggregation.py measured to be as fast as more."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
-_WINDOW_BYTES = 12 * 1024**2  # what benchmarks/aggregation.py measured to be as fast as larger ones
-_CHUNK_BYTES = 2 * 1024**2  # a huge page, which is given back whole
 _PIECE_ELEMENTS = 8 * NORM_BLOCK
 _SMALL_BYTES = 1024**2  # what is sooner read whole than in pieces
 _ENTRY_BYTES = 128  # a tensor's dtype and offsets in the header; a name may take 6 bytes a character, a size 20
@@ -129,11 +126,52 @@ def decode(data: bytes, spec: Spec) -> Weights:
     return _tensors(bytearray(data), offsets, spec)
 
 
-def read_file(path: Path, spec: Spec) -> Weights:
+class MappedWeights(Weights):
+    """Weights in a file, of which that is in memory which was looked at.
+
+    Who goes from tensor to tensor by `take` keeps a few megabytes of the file, whatever it has. Nothing is lost by it:
+    what is looked at again is read again.
+    """
+
+    def __init__(self, tensors: Weights, buffer: mmap.mmap, spans: Mapping[str, range]) -> None:
+        super().__init__(tensors)
+        self._buffer = buffer
+        self._spans = spans
+        self._taken: list[range] = []
+        """Bytes of the tensors that were taken since pages were given back; of the last one not yet."""
+        self._size = 0
+
+    def take(self, name: str) -> torch.Tensor | None:
+        """Return a tensor, or None where there is none; what was taken before it may go from memory."""
+        if self._size >= TAKEN_BYTES:
+            self._give_back()
+        span = self._spans.get(name, range(0))
+        self._taken.append(span)
+        self._size += len(span)
+        return self.get(name)
+
+    def _give_back(self) -> None:
+        # Neighbours at once, and whole pages: what they hold of others comes in again when those are looked at.
+        start, end = self._taken[0].start, self._taken[0].stop
+        for span in self._taken[1:]:
+            if span.start != end:
+                self._let_go(start, end)
+                start = span.start
+            end = span.stop
+        self._let_go(start, end)
+        self._taken.clear()
+        self._size = 0
+
+    def _let_go(self, start: int, end: int) -> None:
+        start -= start % mmap.PAGESIZE
+        self._buffer.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
+
+
+def read_file(path: Path, spec: Spec) -> MappedWeights:
     """Map weights that must be exactly those of `spec`, to be read only.
 
-    Pages come in when used, and go with the last tensor of their window. The file must not shrink while the tensors
-    live; ours are renamed into place and never written again.
+    Pages come in when used, and go with the mapping, or sooner where tensors are taken one after another. The file must
+    not shrink while the tensors live; ours are renamed into place and never written again.
 
     Raises:
         WireError: as `decode`.
@@ -146,13 +184,9 @@ def read_file(path: Path, spec: Spec) -> Weights:
         # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
         buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
     offsets = _offsets(buffer, spec)
-    if sys.platform == "win32":
-        return _tensors(buffer, offsets, spec)
     buffer.madvise(mmap.MADV_SEQUENTIAL)
-    pages, tensors = _Pages(buffer), Weights()
-    for window in _windows(offsets, spec):
-        tensors |= _tensors(pages.lend(window), offsets, {name: spec[name] for name in window.names})
-    return {name: tensors[name] for name in spec}
+    spans = {name: range(offsets[name], offsets[name] + tensor.num_bytes) for name, tensor in spec.items()}
+    return MappedWeights(_tensors(buffer, offsets, spec), buffer, spans)
 
 
 def norm_in_file(path: Path, spec: Spec) -> float:
@@ -187,58 +221,9 @@ def _pieces(path: Path, spec: Spec) -> Iterator[torch.Tensor]:
                 yield torch.frombuffer(room, dtype=tensor.torch_dtype, count=count)
 
 
-def window_bytes(spec: Spec) -> int:
-    """Return how much of a file that `read_file` maps comes into memory and goes again as one, at most."""
-    return max([_WINDOW_BYTES, *(tensor.num_bytes for tensor in spec.values())])
-
-
-@dataclass
-class _Window:
-    """Tensors that are neighbours in a file, and the bytes from the first one's start to the last one's end."""
-
-    names: list[str]
-    start: int
-    end: int
-
-
-def _windows(offsets: Mapping[str, int], spec: Spec) -> list[_Window]:
-    """Cut the tensors, in the order in which they lie in the file, into windows of at most `window_bytes`."""
-    limit = window_bytes(spec)
-    windows: list[_Window] = []
-    for name in sorted(offsets, key=offsets.__getitem__):
-        end = offsets[name] + spec[name].num_bytes
-        if not windows or end > windows[-1].start + limit:
-            windows.append(_Window([], offsets[name], end))
-        windows[-1].names.append(name)
-        windows[-1].end = end
-    return windows
-
-
-class _Pages:
-    """Gives a mapping's pages back, window by window, when the tensors in it are gone, instead of all at the end.
-
-    Windows share one mapping, since each of their own would be cut from the file's huge pages; and they are watched,
-    not the tensors, since to watch one takes 5 µs.
-    """
-
-    def __init__(self, buffer: mmap.mmap) -> None:
-        self._buffer = buffer
-        self._windows_in = Counter[int]()
-
-    def lend(self, window: _Window) -> memoryview:
-        """Return the mapping for the window's tensors, which hold it, and it alone: pages go with its last tensor."""
-        chunks = range(window.start // _CHUNK_BYTES, -(-window.end // _CHUNK_BYTES))
-        self._windows_in.update(chunks)
-        view = memoryview(self._buffer)
-        weakref.finalize(view, self._gone, chunks).atexit = False
-        return view
-
-    def _gone(self, chunks: range) -> None:
-        self._windows_in.subtract(chunks)
-        free = [chunk for chunk in chunks if self._windows_in[chunk] == 0]
-        if free:  # neighbours, since a chunk within a window is no other's
-            start, end = free[0] * _CHUNK_BYTES, min((free[-1] + 1) * _CHUNK_BYTES, len(self._buffer))
-            self._buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
+def memory_while_taken(spec: Spec) -> int:
+    """Return how many bytes of a file are in memory at most while its tensors are taken one after another."""
+    return TAKEN_BYTES + 2 * max((tensor.num_bytes for tensor in spec.values()), default=0)
 
 
 def check_file(path: Path, spec: Spec) -> None:

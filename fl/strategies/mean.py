@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from edge.weights import Weights, spec_of
-from edge.wire import window_bytes
+from edge.wire import MappedWeights, memory_while_taken
 from fl.strategies.base import BadContribution, Contribution
 
-# A few deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
+# Several deltas are open at once, so that a block of the sum stays in the processor's cache while they are added to it,
 # one after another; else the sum is read from memory and written back for each delta, which takes almost twice as
-# long. More than two gain nothing that benchmarks/aggregation.py could measure.
-_MOST_OPEN = 2
+# long. More than eight gain nothing that benchmarks/aggregation.py could measure.
+_MOST_OPEN = 8
 _BLOCK = 512 * 1024
-_MAPPED_BYTES = 32 * 1024**2
+_MAPPED_BYTES = 64 * 1024**2
 
 
 def weighted_mean(weights: Weights, contributions: Sequence[Contribution]) -> Weights:
@@ -75,7 +75,7 @@ def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 def _group_size(weights: Weights) -> int:
     """Return how many deltas to open at once: few enough that what is mapped of them together stays small."""
-    return max(1, min(_MOST_OPEN, _MAPPED_BYTES // window_bytes(spec_of(weights))))
+    return max(1, min(_MOST_OPEN, _MAPPED_BYTES // memory_while_taken(spec_of(weights))))
 
 
 def _accumulate(
@@ -85,18 +85,16 @@ def _accumulate(
 
     Each name comes when its tensors are added.
     """
-    deltas = [dict(contribution.open()) for contribution in group]
+    deltas = [contribution.open() for contribution in group]
     shares = [contribution.num_examples / total * contribution.scale for contribution in group]
     for name in list(sums):
-        # Taken out of the deltas, so that a window's pages are given back as soon as its tensors are added.
         tensors = [_take(delta, name, weights[name], first + k) for k, delta in enumerate(deltas)]
         _add_tensors(sums[name], tensors, shares, overwrite=first == 0)
-        del tensors
         yield name
 
 
 def _take(delta: Weights, name: str, like: torch.Tensor, index: int) -> torch.Tensor:
-    tensor = delta.pop(name, None)
+    tensor = delta.take(name) if isinstance(delta, MappedWeights) else delta.get(name)
     # add_ would stretch a smaller delta to fit.
     if tensor is None or tensor.shape != like.shape or tensor.dtype != like.dtype:
         raise BadContribution(index, f"its delta has no {name!r} of the model's shape and dtype")
