@@ -8,6 +8,7 @@ its bytes are exactly the tensors', in any order, without holes.
 import json
 import mmap
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -145,9 +146,9 @@ class MappedWeights(Weights):
         """Return a tensor, or None where there is none; what was taken before it may go from memory."""
         if self._size >= TAKEN_BYTES:
             self._give_back()
-        span = self._spans.get(name, range(0))
-        self._taken.append(span)
-        self._size += len(span)
+        if span := self._spans.get(name):  # an empty tensor may lie at the file's very end, where there is no page
+            self._taken.append(span)
+            self._size += len(span)
         return self.get(name)
 
     def _give_back(self) -> None:
@@ -163,8 +164,9 @@ class MappedWeights(Weights):
         self._size = 0
 
     def _let_go(self, start: int, end: int) -> None:
-        start -= start % mmap.PAGESIZE
-        self._buffer.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
+        if sys.platform != "win32":  # which keeps what it has until the mapping ends
+            start -= start % mmap.PAGESIZE
+            self._buffer.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
 
 
 def read_file(path: Path, spec: Spec) -> MappedWeights:
@@ -184,7 +186,8 @@ def read_file(path: Path, spec: Spec) -> MappedWeights:
         # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
         buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
     offsets = _offsets(buffer, spec)
-    buffer.madvise(mmap.MADV_SEQUENTIAL)
+    if sys.platform != "win32":
+        buffer.madvise(mmap.MADV_SEQUENTIAL)
     spans = {name: range(offsets[name], offsets[name] + tensor.num_bytes) for name, tensor in spec.items()}
     return MappedWeights(_tensors(buffer, offsets, spec), buffer, spans)
 

@@ -121,7 +121,8 @@ def _write(entries: list[_Entry], *, wakes: bool) -> None:
     for entry in entries:
         by_stream[entry.stream].append(entry)
     recorded = [item for name in sorted(by_stream) for item in _number(name, by_stream[name])]
-    _append(recorded)
+    if recorded:
+        _append(recorded)
     for item in recorded:
         database.on_commit(partial(event_recorded.send_robust, None, recorded=item), robust=True)
     if wakes:

@@ -148,6 +148,16 @@ def test_whatever_was_given_back_is_there_when_it_is_looked_at_again(tmp_path, o
     assert mapped.take("another") is None
 
 
+def test_an_empty_tensor_where_the_file_ends_with_a_page_is_taken_like_any_other(tmp_path):
+    entries = {"w": (2**21, 0, 2**23), "none": (0, 2**23, 2**23), "last": (0, 2**23, 2**23)}
+    header = {n: {"dtype": "F32", "shape": [k], "data_offsets": [a, b]} for n, (k, a, b) in entries.items()}
+    path = tmp_path / "weights"
+    path.write_bytes(payload(json.dumps(header).ljust(4096 - 8), bytes(2**23)))
+    mapped = wire.read_file(path, {name: TensorSpec("F32", (size,)) for name, (size, _, _) in entries.items()})
+
+    assert [mapped.take(name).numel() for name in ("none", "w", "none", "last")] == [0, 2**21, 0, 0]
+
+
 def test_the_norm_of_a_file_is_that_of_its_weights_to_the_last_bit(tmp_path):
     generator = torch.Generator().manual_seed(1)
     weights = {
