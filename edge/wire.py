@@ -26,8 +26,6 @@ MAX_HEADER_BYTES = 1_000_000
 MAX_METADATA_BYTES = 4_096
 HEADROOM_BYTES = 64 * 1024
 """What a payload may be larger than its tensors and the entries that name them."""
-TAKEN_BYTES = 4 * 1024**2
-"""So much of a mapped file is given back at once: what benchmarks/aggregation.py measured to be as fast as more."""
 
 _LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
 _PIECE_ELEMENTS = 8 * NORM_BLOCK
@@ -128,68 +126,58 @@ def decode(data: bytes, spec: Spec) -> Weights:
 
 
 class MappedWeights(Weights):
-    """Weights in a file, of which that is in memory which was looked at.
+    """Weights in a file, of which that is in memory which was looked at; or read in blocks, past the mapping."""
 
-    Who goes from tensor to tensor by `take` keeps a few megabytes of the file, whatever it has. Nothing is lost by it:
-    what is looked at again is read again.
-    """
-
-    def __init__(self, tensors: Weights, buffer: mmap.mmap, spans: Mapping[str, range]) -> None:
+    def __init__(self, tensors: Weights, file: int, offsets: Mapping[str, int]) -> None:
         super().__init__(tensors)
-        self._buffer = buffer
-        self._spans = spans
-        self._taken: list[range] = []
-        """Bytes of the tensors that were taken since pages were given back; of the last one not yet."""
-        self._size = 0
+        self._file = file
+        self._offsets = offsets
 
-    def take(self, name: str) -> torch.Tensor | None:
-        """Return a tensor, or None where there is none; what was taken before it may go from memory."""
-        if self._size >= TAKEN_BYTES:
-            self._give_back()
-        if span := self._spans.get(name):  # an empty tensor may lie at the file's very end, where there is no page
-            self._taken.append(span)
-            self._size += len(span)
-        return self.get(name)
+    def __del__(self) -> None:
+        os.close(self._file)
 
-    def _give_back(self) -> None:
-        # Neighbours at once, and whole pages: what they hold of others comes in again when those are looked at.
-        start, end = self._taken[0].start, self._taken[0].stop
-        for span in self._taken[1:]:
-            if span.start != end:
-                self._let_go(start, end)
-                start = span.start
-            end = span.stop
-        self._let_go(start, end)
-        self._taken.clear()
-        self._size = 0
+    def read_into(self, room: memoryview, name: str, start: int) -> None:
+        """Fill `room` with a tensor's bytes from `start` on; threads may do so at once, each with room of its own.
 
-    def _let_go(self, start: int, end: int) -> None:
-        if sys.platform != "win32":  # which keeps what it has until the mapping ends
-            start -= start % mmap.PAGESIZE
-            self._buffer.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
+        Where much is looked at once, a copy into memory that is in use already, and in the processor's cache, costs
+        less than the pages that a mapping brings in.
+
+        Raises:
+            Truncated: the file has shrunk.
+        """
+        if os.preadv(self._file, [room], self._offsets[name] + start) != len(room):
+            raise Truncated(f"tensor {name!r} ends early")
 
 
 def read_file(path: Path, spec: Spec) -> MappedWeights:
     """Map weights that must be exactly those of `spec`, to be read only.
 
-    Pages come in when used, and go with the mapping, or sooner where tensors are taken one after another. The file must
-    not shrink while the tensors live; ours are renamed into place and never written again.
+    Pages come in when used, and go with the mapping. The file must not shrink while the tensors live; ours are renamed
+    into place and never written again.
 
     Raises:
         WireError: as `decode`.
         OSError: the file cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:  # which cannot be mapped
-            raise _too_short(size)
-        # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
-        buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        tensors, offsets = _mapped(file, spec)
+    except BaseException:
+        os.close(file)
+        raise
+    return MappedWeights(tensors, file, offsets)
+
+
+def _mapped(file: int, spec: Spec) -> tuple[Weights, Mapping[str, int]]:
+    size = os.fstat(file).st_size
+    if size == 0:  # which cannot be mapped
+        raise _too_short(size)
+    # A private, writable mapping: torch wants writable memory, and a mistaken write never reaches the file.
+    buffer = mmap.mmap(file, size, access=mmap.ACCESS_COPY)
     offsets = _offsets(buffer, spec)
     if sys.platform != "win32":
         buffer.madvise(mmap.MADV_SEQUENTIAL)
-    spans = {name: range(offsets[name], offsets[name] + tensor.num_bytes) for name, tensor in spec.items()}
-    return MappedWeights(_tensors(buffer, offsets, spec), buffer, spans)
+    return _tensors(buffer, offsets, spec), offsets
 
 
 def norm_in_file(path: Path, spec: Spec) -> float:
@@ -222,11 +210,6 @@ def _pieces(path: Path, spec: Spec) -> Iterator[torch.Tensor]:
                 if file.readinto(memoryview(room)[:wanted]) != wanted:
                     raise Truncated(f"tensor {name!r} ends early")
                 yield torch.frombuffer(room, dtype=tensor.torch_dtype, count=count)
-
-
-def memory_while_taken(spec: Spec) -> int:
-    """Return how many bytes of a file are in memory at most while its tensors are taken one after another."""
-    return TAKEN_BYTES + 2 * max((tensor.num_bytes for tensor in spec.values()), default=0)
 
 
 def check_file(path: Path, spec: Spec) -> None:

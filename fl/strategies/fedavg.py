@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from edge.weights import Weights
 from fl.strategies.base import Config, Contribution, State, Strategy
-from fl.strategies.mean import means, with_counts
+from fl.strategies.mean import weighted_mean, with_counts
 
 
 def average(
@@ -14,8 +14,9 @@ def average(
 
     McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017, Alg. 1.
     """
+    mean = weighted_mean(weights, contributions)
     # In the mean's own memory: a second copy of the model would be the largest thing here.
-    stepped = {name: delta.add_(weights[name]).to(weights[name].dtype) for name, delta in means(weights, contributions)}
+    stepped = {name: delta.add_(weights[name]).to(weights[name].dtype) for name, delta in mean.items()}
     return with_counts(weights, stepped), {}
 
 

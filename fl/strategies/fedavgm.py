@@ -6,7 +6,7 @@ import torch
 
 from edge.weights import Weights
 from fl.strategies.base import Config, Contribution, Parameter, State, Strategy
-from fl.strategies.mean import accumulator_dtype, add, floating, means
+from fl.strategies.mean import accumulator_dtype, add, floating, weighted_mean
 
 
 def zero_momentum(weights: Weights, config: Config) -> State:
@@ -21,7 +21,8 @@ def roll(
 
     Hsu et al., Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019.
     """
-    momentum = {name: delta.add_(state[name], alpha=config["beta"]) for name, delta in means(weights, contributions)}
+    mean = weighted_mean(weights, contributions)
+    momentum = {name: delta.add_(state[name], alpha=config["beta"]) for name, delta in mean.items()}
     return add(weights, momentum, rate=config["eta"]), momentum
 
 

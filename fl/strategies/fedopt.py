@@ -19,7 +19,7 @@ import torch
 
 from edge.weights import Weights
 from fl.strategies.base import Config, Contribution, Parameter, Rule, State, Strategy
-from fl.strategies.mean import accumulator_dtype, floating, means, with_counts
+from fl.strategies.mean import accumulator_dtype, floating, weighted_mean, with_counts
 
 SecondMoment = Callable[[torch.Tensor, torch.Tensor, Config], torch.Tensor]
 """v, Δ, config → the next v, in new memory."""
@@ -64,7 +64,7 @@ def adaptive(second_moment: SecondMoment) -> Rule:
         weights: Weights, state: State, contributions: Sequence[Contribution], config: Config
     ) -> tuple[Weights, State]:
         new_state, stepped = {}, {}
-        for name, delta in means(weights, contributions):
+        for name, delta in weighted_mean(weights, contributions).items():
             v = new_state[_SECOND + name] = second_moment(state[_SECOND + name], delta, config)
             m = delta
             if _FIRST + name in state:
