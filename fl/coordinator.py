@@ -20,13 +20,17 @@ from edge.protocol.server import ErrorNotification
 from edge.training import set_torch_threads
 from fl import events, signals, sweeping
 from fl.coordination import advance, advance_run
-from fl.devices import expire_leases
+from fl.devices import expire_leases, shorten_leases
 from fl.lifecycle import RunState
 from fl.models import Run
 from fl.notifications import notify, tell_counted
 from fl.outages import is_outage
 
 logger = logging.getLogger(__name__)
+
+JUMP = 1 / 4
+"""By which part of a lease the system's clock may be off before that counts as a jump. A lease has as much left when it
+is renewed in time: a device is heard at least twice in one (`fl.checks`), and it is renewed every quarter of one."""
 
 
 class Coordinator(threading.Thread):
@@ -39,6 +43,7 @@ class Coordinator(threading.Thread):
         # By a clock that never steps: one that stepped back an hour would keep us from looking for an hour.
         self._sweep_at = self._expire_at = time.monotonic()
         self._database_was_away = False
+        self._ahead = _ahead_of_own_clock(timezone.now())
         self._told: set[str] = set()
         self._seen: set[str] = set()
 
@@ -68,7 +73,7 @@ class Coordinator(threading.Thread):
         close_old_connections()
         self._seen = set()
         try:
-            self._expire_leases(timezone.now())
+            self._expire_leases()
             while drive(self._stopping, self._tell):
                 self._woken.clear()  # whatever woke us meanwhile, not least what we did ourselves, is looked at next
             self._sweep(timezone.now())
@@ -78,21 +83,31 @@ class Coordinator(threading.Thread):
         # What went wrong in this turn too is not told again in the next.
         self._told &= self._seen
 
-    def _expire_leases(self, now: datetime) -> None:
+    def _expire_leases(self) -> None:
         # By the clock alone: what wakes us is not a lease that ran out.
         if time.monotonic() < self._expire_at:
             return
+        now = timezone.now()
+        jump = _ahead_of_own_clock(now) - self._ahead
         if self._database_was_away:
             # No process could renew a lease meanwhile: each gets the whole time for it, from the first answer on.
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
-            logger.warning("the database is back; no lease expires for %g s", settings.QFLARE_LEASE_SECONDS)
             self._database_was_away = False
-            self._expire_at = time.monotonic() + settings.QFLARE_LEASE_SECONDS
+            self._let_all_renew("the database is back")
+        elif abs(jump) > JUMP * settings.QFLARE_LEASE_SECONDS:
+            # What the leases say is by the clock as it was; each is renewed by the clock as it is, or is nobody's.
+            shorten_leases(now=now)
+            self._ahead += jump
+            self._let_all_renew(f"the system's clock has jumped by {jump:+.3g} s")
         else:
             expire_leases(now=now)
             tell_counted(now=now)
             self._expire_at = time.monotonic() + settings.QFLARE_CLOCK_SECONDS
+
+    def _let_all_renew(self, why: str) -> None:
+        logger.warning("%s; no lease expires for %g s", why, settings.QFLARE_LEASE_SECONDS)
+        self._expire_at = time.monotonic() + settings.QFLARE_LEASE_SECONDS
 
     def _sweep(self, now: datetime) -> None:
         if time.monotonic() >= self._sweep_at:
@@ -126,6 +141,11 @@ class Coordinator(threading.Thread):
             self._told.add(text)
         except Exception:
             logger.exception("the error could not be recorded either")
+
+
+def _ahead_of_own_clock(now: datetime) -> float:
+    """Return by how many seconds the system's clock is ahead of the process's own, which never steps."""
+    return now.timestamp() - time.monotonic()
 
 
 def _is_connected() -> bool:

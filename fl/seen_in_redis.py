@@ -20,7 +20,6 @@ from edge.protocol.server import Position
 
 logger = logging.getLogger(__name__)
 
-KEY = "qflare:seen-heads"
 ANSWER_SECONDS = 1.0
 PAUSE_SECONDS = 10.0
 """After so long a Redis that was away is asked again; until then it costs nobody any time."""
@@ -44,7 +43,7 @@ def read() -> dict[str, Position] | None:
     if not _is_worth_asking():
         return None
     try:
-        kept = cast("dict[bytes, bytes]", _redis(settings.REDIS_URL).hgetall(KEY))
+        kept = cast("dict[bytes, bytes]", _redis(settings.REDIS_URL).hgetall(key()))
     except (RedisError, OSError) as error:
         _be_away(error)
         return None
@@ -60,11 +59,16 @@ def write(heads: Mapping[str, Position], seen: Mapping[str, Position]) -> None:
     try:
         redis = _redis(settings.REDIS_URL)
         if arguments:
-            redis.eval(_RAISE, 1, KEY, *arguments)
+            redis.eval(_RAISE, 1, key(), *arguments)
         if gone:
-            redis.hdel(KEY, *gone)
+            redis.hdel(key(), *gone)
     except (RedisError, OSError) as error:
         _be_away(error)
+
+
+def key() -> str:
+    """Return where this installation's heads are kept: others may use the same Redis."""
+    return f"{settings.QFLARE_REDIS_PREFIX}:seen-heads"
 
 
 @functools.cache

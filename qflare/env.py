@@ -1,6 +1,7 @@
 """Settings from the environment: typed, and failing loudly at start rather than oddly later."""
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -55,6 +56,13 @@ def env_number(
 def env_list(name: str, default: str = "", source: Mapping[str, str] = os.environ) -> list[str]:
     """Return the parts of a comma-separated text, without blanks."""
     return [part.strip() for part in source.get(name, default).split(",") if part.strip()]
+
+
+def name_in(name: str, value: str) -> str:
+    """Return a short name of letters, digits and `-_.`, which may be a part of other names."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,30}", value) is None:
+        raise BadSetting(f"{name}={value!r}: must be 1 to 30 letters, digits, or any of - _ .")
+    return value
 
 
 def networks_in(name: str, values: Sequence[str]) -> list[IPv4Network | IPv6Network]:

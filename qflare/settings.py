@@ -1,5 +1,6 @@
 """Every setting of the server, read from the environment once; what belongs to a run is a field of Run instead."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import dj_database_url
 from django.core.management.utils import get_random_secret_key
 
 from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
-from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, networks_in, text_kept_in
+from qflare.env import BadSetting, env_bool, env_list, env_number, env_str, name_in, networks_in, text_kept_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 QFLARE_VERSION = "0.1.0"
@@ -115,6 +116,9 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()}
 
 REDIS_URL = env_str("REDIS_URL")
+_of_this_secret = hashlib.sha256(f"names on Redis: {SECRET_KEY}".encode()).hexdigest()[:12]
+QFLARE_REDIS_PREFIX = name_in("QFLARE_REDIS_PREFIX", env_str("QFLARE_REDIS_PREFIX") or f"qflare-{_of_this_secret}")
+"""What this installation's names on Redis begin with, so that others may use the same; all its processes have one."""
 QFLARE_CHANNEL_LAYER = env_str("QFLARE_CHANNEL_LAYER")
 """Which of the two layers Redis is used by: `pubsub`, or `core`."""
 if QFLARE_CHANNEL_LAYER not in ("", "pubsub", "core"):
@@ -135,13 +139,15 @@ def _channel_layer() -> dict[str, Any]:
         # It blocks for 5 s in one command. redis-py gives up after as many, and an idle layer would break every time.
         slow = {"address": REDIS_URL, "socket_timeout": 15}
         config = {"hosts": [slow], "capacity": CHANNEL_CAPACITY, "group_expiry": QFLARE_GROUP_EXPIRY_SECONDS}
+        config["prefix"] = QFLARE_REDIS_PREFIX
         return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": config}
     host: dict[str, Any] = {"address": REDIS_URL}
     if not REDIS_URL.startswith("unix:"):
         # Where the system ends a silent subscription, redis-py takes the error for "no message yet" and asks again
         # without ever yielding: the process would hang. So the system is not to look; `realtime.watch` does.
         host["socket_keepalive"] = False
-    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [host]}}
+    config = {"hosts": [host], "prefix": QFLARE_REDIS_PREFIX}
+    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
 
 
 CHANNEL_LAYERS = {"default": _channel_layer()}

@@ -27,7 +27,7 @@ from realtime.messages import CLOSE, EVENT, RECHECK, Ending, Labels, LayerMessag
 logger = logging.getLogger(__name__)
 
 RECIPIENTS_AT_ONCE = 100
-"""After so many the loop has its turn, or one large fan-out would delay everything else by its whole length."""
+"""After so many the loop has its turn, or a large fan-out, or many small ones, would delay all else by their length."""
 PERSONAL = "personal"
 
 
@@ -72,6 +72,7 @@ class Hub:
         self._channels: dict[str, LayerChannel] = {}
         self._streams: dict[str, _Stream] = {}
         self._is_awake = False
+        self._served = 0
         self._waking = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -212,12 +213,10 @@ class Hub:
 
     async def _fan_out(self, event: Logged) -> None:
         self.counters.events += 1
-        served = 0
         for group in groups_of(event.stream, public=event.labels.public):
             for connection in self.members(group):
                 connection.deliver(event)
-                served += 1
-                if served % RECIPIENTS_AT_ONCE == 0:
+                if self._is_enough():
                     await asyncio.sleep(0)
 
     async def _hand_tick(self, message: LayerMessage, group: str) -> None:
@@ -225,16 +224,21 @@ class Hub:
         stream = self._streams.get(name)
         labels = stream.labels if stream else Labels()
         self.counters.events += 1
-        for served, connection in enumerate(self.members(group), start=1):
+        for connection in self.members(group):
             connection.deliver_tick(name, labels, key, frame)
-            if served % RECIPIENTS_AT_ONCE == 0:
+            if self._is_enough():
                 await asyncio.sleep(0)
 
     async def _hand_plain(self, frame: Frame, group: str) -> None:
-        for served, connection in enumerate(self.members(group), start=1):
+        for connection in self.members(group):
             connection.push(frame)
-            if served % RECIPIENTS_AT_ONCE == 0:
+            if self._is_enough():
                 await asyncio.sleep(0)
+
+    def _is_enough(self) -> bool:
+        """Count a recipient; say whether it is time for the loop's turn, whether they are of one event or of many."""
+        self._served += 1
+        return self._served % RECIPIENTS_AT_ONCE == 0
 
     # ── what was missed ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ else.
 """
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections import deque
@@ -20,6 +21,9 @@ from django.conf import settings
 from realtime.messages import LayerMessage
 
 logger = logging.getLogger(__name__)
+
+MESSAGES_AT_ONCE = 100
+"""After so many the loop has its turn: a layer in memory never waits for anything."""
 
 Addressed = tuple[str, LayerMessage]
 """A group, and a message to it."""
@@ -75,13 +79,17 @@ class _Road:
             self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
 
     async def _send_all(self) -> None:
-        while self._waiting:
+        for sent in itertools.count(1):
+            if not self._waiting:
+                return
             group, message = self._waiting.popleft()
             try:
                 await send_at_once(group, message)
                 self._is_broken = False
             except Exception as error:
                 self._complain(f"{type(error).__name__}: {error}")
+            if sent % MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _complain(self, what: str) -> None:
         # Once each time it breaks: with a layer away there would be a line for each event.

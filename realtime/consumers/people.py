@@ -6,7 +6,8 @@ import msgspec
 
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Welcome
-from realtime.authentication import header, origin_is_allowed, person_of, session_digest
+from fl.exceptions import Unauthenticated
+from realtime.authentication import Person, header, origin_is_allowed, person_of, session_digest
 from realtime.consumers.base import Consumer
 from realtime.database import query
 from realtime.groups import user_group
@@ -38,8 +39,7 @@ class PeopleConsumer(Consumer):
 
     async def connect(self) -> None:
         """Look whose session it is, and open the connection."""
-        cookie = header(self.scope["headers"], b"cookie") if self.origin else ""
-        person = await self.unless_given_up(lambda: query(person_of, self.kind, cookie))
+        person = await self._person()
         if person is None:
             return
         user_id = person.principal.user_id
@@ -55,3 +55,17 @@ class PeopleConsumer(Consumer):
 
         groups = [user_group(user_id)] if user_id is not None else []
         await self.open(self.positions_in_url(), welcome, *groups)
+
+    async def _person(self) -> Person | None:
+        """Return who a page's cookie is for; None where it was given up meanwhile."""
+        cookie = header(self.scope["headers"], b"cookie")
+        try:
+            return await self.unless_given_up(lambda: query(person_of, self.kind, cookie if self.origin else ""))
+        except Unauthenticated:
+            if cookie and not self.origin:
+                logger.warning(
+                    "refused %s from %s: its cookie does not count, since it came without an origin",
+                    self.scope["path"],
+                    self.address,
+                )
+            raise

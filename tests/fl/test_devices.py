@@ -567,6 +567,18 @@ def test_a_device_that_says_nothing_is_offline_when_its_lease_runs_out(settings)
     assert [presence for _, presence in statuses(device)] == ["offline", "online", "offline", "online"]
 
 
+def test_a_lease_of_a_clock_that_was_ahead_ends_no_later_than_one_that_is_given_now(settings):
+    settings.QFLARE_LEASE_SECONDS = 150
+    ahead, right = participant().device, participant().device
+    connect(ahead, "one", at(3600))
+    connect(right, "two", at(-20))
+
+    devices.shorten_leases(now=NOW)
+
+    until = dict(PresenceLease.objects.values_list("device", "lease_until"))
+    assert until == {ahead.pk: at(150), right.pk: at(130)}
+
+
 def test_heartbeats_of_many_devices_renew_their_leases_with_one_update_of_each_table(
     settings, django_assert_num_queries
 ):

@@ -192,6 +192,24 @@ def test_what_another_process_has_seen_since_is_not_taken_back(settings, redis_u
     assert name not in seen_in_redis.read()
 
 
+def test_two_installations_on_one_redis_leave_each_other_s_heads_alone(settings, redis_url, another_machine):
+    settings.REDIS_URL = redis_url
+    settings.QFLARE_REDIS_PREFIX = "one"
+    record("system", 5)
+    record("run:1", 2)
+    histories.look()
+    seen = seen_in_redis.read()
+
+    settings.QFLARE_REDIS_PREFIX = "another"
+    Stream.objects.filter(pk="run:1").delete()
+    another_machine()
+    histories.look()
+
+    assert set(seen_in_redis.read()) == {"system"}
+    settings.QFLARE_REDIS_PREFIX = "one"
+    assert seen_in_redis.read() == seen
+
+
 def test_where_redis_is_away_the_file_does_and_nobody_waits_twice(settings, caplog, start_again):
     settings.REDIS_URL = NOBODY
     record("system", 5)
@@ -222,12 +240,12 @@ def test_what_redis_did_not_hear_while_it_was_away_it_is_told_later(settings, re
 def test_a_key_that_holds_something_else_is_no_reason_to_stop(settings, redis_url, caplog):
     settings.REDIS_URL = redis_url
     redis = seen_in_redis._redis(redis_url)
-    redis.delete(seen_in_redis.KEY)
-    redis.set(seen_in_redis.KEY, "x")
+    redis.delete(seen_in_redis.key())
+    redis.set(seen_in_redis.key(), "x")
     try:
         record("system", 5)
         histories.look()
     finally:
-        redis.delete(seen_in_redis.KEY)
+        redis.delete(seen_in_redis.key())
 
     assert "WRONGTYPE" in caplog.text

@@ -75,7 +75,7 @@ def test_postgresql_and_redis_are_chosen_by_their_addresses(read):
     assert "transaction_mode" not in database["OPTIONS"]
     layer = found["CHANNEL_LAYERS"]["default"]
     # Kept alive by the system, a subscription that the system ends would hang the process.
-    assert layer["CONFIG"] == {"hosts": [{"address": "redis://cache.example:6380/1", "socket_keepalive": False}]}
+    assert layer["CONFIG"]["hosts"] == [{"address": "redis://cache.example:6380/1", "socket_keepalive": False}]
     assert "pubsub" in layer["BACKEND"]
 
 
@@ -92,6 +92,19 @@ def test_redis_may_be_used_by_the_core_layer(read):
     assert layer["CONFIG"]["group_expiry"] == 120
     # It blocks for 5 s in one command.
     assert layer["CONFIG"]["hosts"][0]["socket_timeout"] > 5
+
+
+@pytest.mark.parametrize("layer", ["pubsub", "core"])
+def test_names_on_redis_are_those_of_the_installation(read, layer):
+    redis = {"REDIS_URL": "redis://cache.example/0", "QFLARE_CHANNEL_LAYER": layer}
+
+    def prefix(**environment):
+        found = read("QFLARE_REDIS_PREFIX", "CHANNEL_LAYERS", **redis, **environment)
+        assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["prefix"] == found["QFLARE_REDIS_PREFIX"]
+        return found["QFLARE_REDIS_PREFIX"]
+
+    assert prefix(QFLARE_SECRET_KEY="a") == prefix(QFLARE_SECRET_KEY="a") != prefix(QFLARE_SECRET_KEY="b")
+    assert prefix(QFLARE_REDIS_PREFIX="mine") == "mine"
 
 
 @pytest.mark.parametrize("url", ["", "redis://cache.example/0"])
@@ -165,6 +178,7 @@ def test_proxies_are_believed_where_they_are_listed_and_behind_tls_those_on_this
         ("QFLARE_TRUSTED_PROXIES", "proxy.example"),
         ("QFLARE_SECRET_KEY_FILE", "/nowhere/secret"),
         ("QFLARE_RETURN_AFTER_SECONDS", "11"),
+        ("QFLARE_REDIS_PREFIX", "a b"),
     ],
 )
 def test_a_wrong_value_stops_the_start_and_is_named(read, name, value):

@@ -261,8 +261,8 @@ def _tasks():
     return found
 
 
-KEPT = {"LogEntry"}
-"""Pages of the log are kept, a bounded number of them."""
+KEPT = {"LogEntry", "_Key"}
+"""Pages of the log are kept, and when each key last ticked: a bounded number of them."""
 
 
 def _objects():

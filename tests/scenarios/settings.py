@@ -1,7 +1,6 @@
 """The server's settings, a layer as the test wants it, and an application that lets the test in (see `control`).
 
 SCENARIO_LAYER           memory, pubsub or core
-SCENARIO_PREFIX          what the names on Redis begin with, so that tests that share one do not hear each other
 SCENARIO_CAPACITY        how many messages the memory layer or the core layer keeps for a channel
 SCENARIO_GROUP_EXPIRY    after how many seconds a layer forgets members
 SCENARIO_ACTS            modules with further commands, such as tests.scenarios.acts_slow
@@ -10,7 +9,7 @@ SCENARIO_ACTS            modules with further commands, such as tests.scenarios.
 import os
 
 from qflare.settings import *  # noqa: F403 – settings are names in a module
-from qflare.settings import CHANNEL_LAYERS, INSTALLED_APPS, REDIS_URL, STATIC_ROOT, STORAGES
+from qflare.settings import CHANNEL_LAYERS, INSTALLED_APPS, STATIC_ROOT, STORAGES
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.scenarios.control.ControlConfig"]
 ROOT_URLCONF = "tests.scenarios.urls"
@@ -21,8 +20,6 @@ STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.s
 STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 _layer = CHANNEL_LAYERS["default"]
-if REDIS_URL:
-    _layer["CONFIG"]["prefix"] = os.environ["SCENARIO_PREFIX"]
 for _name in ("capacity", "group_expiry"):
     if _value := os.environ.get(f"SCENARIO_{_name.upper()}"):
         _layer["CONFIG"][_name] = int(_value)

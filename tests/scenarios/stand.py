@@ -163,7 +163,7 @@ class Stand:
             "QFLARE_CHANNEL_LAYER": self.layer if self.redis_url else "",
             "SCENARIO_ACTS": acts(),
             "SCENARIO_LAYER": self.layer,
-            "SCENARIO_PREFIX": self.prefix,
+            "QFLARE_REDIS_PREFIX": self.prefix,
             **changes,
         }
         server = LiveServer(self._nest, folder, environment, self.kind)

@@ -57,6 +57,22 @@ def test_when_the_server_s_clock_steps_back_order_stays_leases_stay_and_tokens_r
     assert answers_to(server, token) == 401
 
 
+@scenario(18, "a clock that jumps ahead an hour ends no lease, but those of devices that have gone")
+def test_when_the_server_s_clock_jumps_ahead_nobody_who_is_there_is_announced_offline(stand):
+    server = stand.start(**SCALED)
+    fleet = [participant(now=timezone.now()) for _ in range(5)]
+    devices = [RawDevice(server.port, one) for one in fleet]
+
+    with Beating(*devices) as beating:
+        eventually(lambda: PresenceLease.objects.count() == 5)
+        server.ask("set_clock", off_by_seconds=HOUR)
+        # Whoever goes now is announced, and that is the first sweep since.
+        beating.devices.pop().client.drop()
+        eventually(lambda: told()[fleet[-1].device.pk][-1] == "offline")
+        assert {tuple(told()[one.device.pk]) for one in fleet[:-1]} == {("offline", "online")}
+        assert PresenceLease.objects.count() == 4
+
+
 def all_renewed(before, newest):
     """Say whether all leases were given by the clock that stepped back, and after the newest of an earlier look."""
     leases = list(PresenceLease.objects.values_list("lease_until", flat=True))

@@ -1,8 +1,10 @@
 """Who may be told what, and for how long."""
 
 import json
+import re
 
 import httpx
+import pytest
 from django.contrib.auth.models import Group
 from django.contrib.sessions.models import Session
 from django.utils import timezone
@@ -11,7 +13,7 @@ from fl import devices, events
 from fl.models import Event, Stream
 from tests.builders import participant, person
 from tests.realtime.acts import cookie_of, note, record_now
-from tests.realtime.raw import CLOSE, RawClient
+from tests.realtime.raw import CLOSE, RawClient, Refused
 from tests.scenarios.devices import RawDevice
 from tests.scenarios.table import scenario
 
@@ -140,13 +142,29 @@ def test_a_position_that_cannot_be_gets_its_reason_and_tells_nothing_of_other_st
     assert until(client, "error")["data"]["code"] == "invalid_message"
 
 
-@scenario(21, "a foreign page gets nowhere, and at the door of devices no cookie counts")
-def test_at_the_door_of_devices_an_admin_s_cookie_counts_for_nothing_and_a_foreign_page_gets_nowhere(stand):
-    server = stand.start()
-    headers = [f"Cookie: {cookie_of(person('adam', 'admin'))}"]
+@scenario(21, "a page from elsewhere gets nowhere and is logged, and at the door of devices no cookie counts")
+def test_where_a_page_from_elsewhere_brings_a_cookie_it_gets_nowhere_whatever_hosts_are_allowed(stand):
+    server = stand.start(QFLARE_ALLOWED_HOSTS="*")
+    cookie = cookie_of(person("adam", "admin"))
+    headers = [f"Cookie: {cookie}"]
 
-    client = RawClient(server.port, "/ws/clients", origin="https://evil.example", headers=headers)
-    client.send('{"type":"sub","streams":["system"]}')
+    for path in ("/ws/dashboard", "/ws/admin", "/ws"):
+        for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+            with pytest.raises(Refused) as refused:
+                RawClient(server.port, path, origin=origin, headers=headers)
+            assert (path, origin, refused.value.status) == (path, origin, 403)
+            assert re.search(rf"refused {path} from \S+: the origin '{re.escape(origin)}'", server.log)
+        assert signed_in(server, path, cookie)
 
-    code, last = the_end(client)
-    assert (code, last["event"]) == (4500, "bye")
+    for path in ("/ws/dashboard", "/ws/admin"):
+        code, last = the_end(RawClient(server.port, path, headers=headers))
+        assert (path, code, last["event"]) == (path, 4500, "bye")
+        assert re.search(rf"refused {path} from \S+: its cookie does not count", server.log)
+    anybody = json.loads(RawClient(server.port, "/ws", headers=headers).text())
+    assert (anybody["event"], anybody["data"].get("user"), anybody["data"].get("roles", [])) == ("welcome", None, [])
+
+    for origin in ("https://evil.example", "null", server.url, None):
+        client = RawClient(server.port, "/ws/clients", origin=origin, headers=headers)
+        client.send('{"type":"sub","streams":["system"]}')
+        code, last = the_end(client)
+        assert (origin, code, last["event"]) == (origin, 4500, "bye")
