@@ -50,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 ML_DSA_65_PUBLIC_KEY_BYTES = 1952
 MAX_NUM_EXAMPLES = 2**31 - 1
-DUPLICATES_WITHIN = timedelta(minutes=1)
 """What the column of an offer can hold."""
 _ACCESS_SALT = "qflare/v1/access"
 
@@ -332,8 +331,8 @@ def connected(
     """Give a device that has proved its key the lease of its new connection, and take note of what it offers.
 
     An older connection of it is told to end (`signals.device_replaced`): the newest wins. When that happens again and
-    again within a minute, two devices use one identity: people are told, and all its connections end for a while
-    (`signals.device_duplicated`).
+    again within QFLARE_REPLACEMENTS_WITHIN_SECONDS, two devices use one identity: people are told, and all its
+    connections end for a while (`signals.device_duplicated`).
 
     Args:
         serving_since: when the server process began; a connection that another one took before may have died with it.
@@ -400,7 +399,7 @@ def _count_replacement(
     if older.closed_at is not None:
         return older.replaced_since, older.replacements
     since, count = older.replaced_since, older.replacements + counts
-    if since is None or now - since > DUPLICATES_WITHIN:
+    if since is None or now - since > timedelta(seconds=settings.QFLARE_REPLACEMENTS_WITHIN_SECONDS):
         since, count = now, int(counts)
     if count <= settings.QFLARE_MAX_REPLACEMENTS:
         ending = partial(signals.device_replaced.send_robust, None, connection_id=older.connection_id)

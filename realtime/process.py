@@ -17,7 +17,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from edge.protocol.close_codes import CloseCode
-from fl import devices, histories
+from fl import devices, histories, notifications
 from fl.visibility import Principal
 from realtime import authentication, layer_outages, statistics
 from realtime.authentication import Person, Standing
@@ -77,6 +77,7 @@ class Process:
             (settings.QFLARE_ACKNOWLEDGE_SECONDS, self.write_acknowledged),
             (settings.QFLARE_RECHECK_SECONDS, self.recheck),
             (settings.QFLARE_STATISTICS_SECONDS, self._write_statistics),
+            (max(settings.QFLARE_EQUAL_ERRORS_SECONDS, settings.QFLARE_POLL_SECONDS), self._tell_counted),
             (settings.QFLARE_REJOIN_SECONDS, self.hub.rejoin),
         ):
             self._come_round(seconds, work)
@@ -228,6 +229,10 @@ class Process:
             await query(devices.acknowledge, seqs=acknowledged)
 
     # ── transport and statistics ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _tell_counted(self) -> None:
+        # Coordinators do too, and sooner, but there may be none.
+        await query(notifications.tell_counted, now=timezone.now())
 
     async def _end_stalled(self) -> None:
         now, patience = asyncio.get_running_loop().time(), settings.QFLARE_STALL_SECONDS

@@ -29,6 +29,21 @@ Addressed = tuple[str, LayerMessage]
 """A group, and a message to it."""
 
 
+class _Outage:
+    """Says once each time the layer breaks that it cannot be sent to: there would be a line for each event."""
+
+    def __init__(self) -> None:
+        self._is_on = False
+
+    def goes_on(self, what: str) -> None:
+        if not self._is_on:
+            logger.warning("the channel layer cannot be sent to, events will be late: %s", what)
+        self._is_on = True
+
+    def is_over(self) -> None:
+        self._is_on = False
+
+
 class _Road:
     """The way onto the layer from one loop."""
 
@@ -38,7 +53,7 @@ class _Road:
         self._is_called = False
         self._waiting: deque[Addressed] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._is_broken = False
+        self._outage = _Outage()
 
     def hand_over(self, messages: Sequence[Addressed]) -> bool:
         """Put messages on the road from any thread; say False where the loop is closed.
@@ -73,7 +88,7 @@ class _Road:
         room = most - len(self._waiting)
         if room < len(messages):
             # The layer does not keep up, or is away: durable events are in the log, where the hubs look.
-            self._complain(f"{len(messages) - max(room, 0)} messages were not sent: {most} wait already")
+            self._outage.goes_on(f"{len(messages) - max(room, 0)} messages were not sent: {most} wait already")
         self._waiting.extend(messages[: max(room, 0)])
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
@@ -85,20 +100,16 @@ class _Road:
             group, message = self._waiting.popleft()
             try:
                 await send_at_once(group, message)
-                self._is_broken = False
+                self._outage.is_over()
             except Exception as error:
-                self._complain(f"{type(error).__name__}: {error}")
+                self._outage.goes_on(f"{type(error).__name__}: {error}")
             if sent % MESSAGES_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def _complain(self, what: str) -> None:
-        # Once each time it breaks: with a layer away there would be a line for each event.
-        if not self._is_broken:
-            logger.warning("the channel layer cannot be sent to, events will be late: %s", what)
-        self._is_broken = True
-
 
 _road: _Road | None = None
+_outage = _Outage()
+"""What a process without a loop has met."""
 _lock = threading.Lock()
 
 
@@ -180,9 +191,8 @@ async def _send_now(messages: Sequence[Addressed]) -> None:
     for group, message in messages:
         try:
             await send_at_once(group, message)
+            _outage.is_over()
         except Exception as error:
             # The event is in the log, where every hub looks within seconds.
-            logger.warning(
-                "the channel layer cannot be sent to, events will be late: %s: %s", type(error).__name__, error
-            )
+            _outage.goes_on(f"{type(error).__name__}: {error}")
             return

@@ -469,11 +469,13 @@ def test_many_replacements_within_a_minute_are_two_devices(heard, django_capture
     assert heard == [("replaced", device.pk, f"c{second}") for second in range(3)]
 
 
-def test_replacements_that_are_far_apart_are_a_bad_network():
+@pytest.mark.parametrize(("within", "apart"), [(60, 25), (5, 2)])
+def test_replacements_that_are_far_apart_are_a_bad_network(settings, within, apart):
+    settings.QFLARE_REPLACEMENTS_WITHIN_SECONDS = within
     device = participant().device
 
-    for minute in range(20):
-        connect(device, f"c{minute}", at(25 * minute))
+    for number in range(20):
+        connect(device, f"c{number}", at(apart * number))
 
     assert alarms() == []
 

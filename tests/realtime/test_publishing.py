@@ -35,7 +35,8 @@ class Layer(InMemoryChannelLayer):
 
 
 @pytest.fixture
-def layer():
+def layer(monkeypatch):
+    monkeypatch.setattr(publishing, "_outage", publishing._Outage())  # as in a process that has met none
     layer = Layer()
     channel_layers.set("default", layer)
     return layer
@@ -49,6 +50,18 @@ def test_a_process_without_a_loop_sends_from_a_short_lived_one(layer):
     publish(numbers(0, 3))
 
     assert [n for _, n, _ in layer.sent] == [0, 1, 2]
+
+
+def test_a_process_without_a_loop_says_once_that_the_layer_is_away_and_again_when_it_went_anew(layer, caplog):
+    for outage in (1, 2):
+        layer.is_away = True
+        for n in range(5):
+            publish(numbers(n, n + 1))
+        assert caplog.text.count("cannot be sent to") == outage
+        layer.is_away = False
+        publish(numbers(5, 6))
+
+    assert [n for _, n, _ in layer.sent] == [5, 5]
 
 
 def test_a_process_that_publishes_much_keeps_a_loop_in_a_thread(layer):
