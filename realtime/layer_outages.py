@@ -9,7 +9,6 @@ same outage again.
 from datetime import datetime
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
 
 from edge.protocol.server import ErrorNotification
 from fl import events
@@ -32,10 +31,8 @@ def begin(*, instance: str, started_at: datetime, why: str, now: datetime) -> bo
                 "started_at": started_at,
             },
         )
-        try:
-            with transaction.atomic():
-                LayerOutage.objects.create(pk=_THE_ONE, began_at=now)
-        except IntegrityError:
+        _, is_first = LayerOutage.objects.get_or_create(pk=_THE_ONE, defaults={"began_at": now})
+        if not is_first:
             return False
         events.record(
             events.SYSTEM,

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from contextvars import ContextVar
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,7 +13,8 @@ from realtime.connection import Connection
 from realtime.hub import Hub
 from tests.scenarios.control import command, numbered, on_loop
 
-_log_reads = Counter()
+_log_reads, _handed_out = Counter(), Counter()
+_brought_by = ContextVar("who brought what the hub hands out", default="layer")
 
 
 def _count_calls(owner, name):
@@ -20,6 +22,7 @@ def _count_calls(owner, name):
 
     async def counted(*arguments):
         _log_reads[name] += 1
+        _brought_by.set("log")  # each reads in a task of its own
         return await original(*arguments)
 
     setattr(owner, name, counted)
@@ -27,12 +30,27 @@ def _count_calls(owner, name):
 
 _count_calls(Hub, "_repair")
 _count_calls(Connection, "_catch_up")
+_fan_out = Hub._fan_out
+
+
+async def _note_and_fan_out(hub, event):
+    _handed_out[_brought_by.get()] += 1
+    await _fan_out(hub, event)
+
+
+Hub._fan_out = _note_and_fan_out
 
 
 @command("log_reads")
 def log_reads():
     """Return how often events were taken from the log: those that the layer did not bring, and those that waited."""
     return dict(_log_reads)
+
+
+@command("handed_out")
+def handed_out():
+    """Return how many events the hub has handed out that the layer brought, and how many out of the log."""
+    return dict(_handed_out)
 
 
 class Undone(Exception):

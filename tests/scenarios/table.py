@@ -55,13 +55,12 @@ SCENARIOS: dict[str, Scenario] = {}
 """By the test's name."""
 
 
-def scenario(number, rule, *, core=False, own_redis=False, long=False, na=None):
+def scenario(number, rule, *, core=False, own_redis=False, na=None):
     """Run a test in each cell of the table.
 
     Args:
         core: also on the Redis layer that is not the product's own choice.
         own_redis: give the test a Redis of its own, where its layer is on one.
-        long: it takes many seconds in each cell: `make scenarios` runs it, and `make test` does not.
         na: layer (or server) → why the test means nothing there.
     """
     reasons = {} if core else {"core": ENOUGH}
@@ -71,7 +70,6 @@ def scenario(number, rule, *, core=False, own_redis=False, long=False, na=None):
     def register(test):
         test.scenario = SCENARIOS[f"{test.__module__}.{test.__name__}"] = Scenario(number, rule, nowhere, own_redis)
         cells = [cell for cell in CELLS if cell not in nowhere]
-        test = pytest.mark.long(test) if long else test
         return pytest.mark.parametrize("stand", cells, ids=map(str, cells), indirect=True)(test)
 
     return register

@@ -39,9 +39,7 @@ def durable_until(client, seq):
     return seqs, others
 
 
-@scenario(
-    7, "a client that never reads is ended within the stall time, and comes back to all that it missed", long=True
-)
+@scenario(7, "a client that never reads is ended within the stall time, and comes back to all that it missed")
 def test_who_never_reads_a_hundred_megabytes_is_ended_costs_little_and_comes_back_to_all_of_it(stand):
     server = stand.start(QFLARE_STALL_SECONDS="1", QFLARE_RESUME_EVENTS=str(TOTAL))
     neighbours = Crowd(server, 3, cookie=stand.cookie())
@@ -51,6 +49,7 @@ def test_who_never_reads_a_hundred_megabytes_is_ended_costs_little_and_comes_bac
 
     start, ended = stall_and_come_back(stand, server, neighbours, batches=BATCHES)
 
+    print("RISE", level.rise)
     assert level.rise < 10 * MB
     assert server.ask("endings")["4008"] == first_ended + ended
     neighbours.assert_exact()
@@ -61,13 +60,13 @@ def test_who_never_reads_a_hundred_megabytes_is_ended_costs_little_and_comes_bac
 def stall_and_come_back(stand, server, neighbours, batches):
     """Let somebody not read so many batches, and come back to all of them; return where it stood, and how many ended.
 
-    One after another comes and never reads, so that at no time of all that is published there is none.
+    One after another comes and never reads, so that at hardly any time of all that is published there is none.
     """
     stuck, welcome = watcher(stand, server, receive_buffer=SMALL_BUFFER)
     start = welcome["streams"]["system"]
     others = []
     for batch in range(batches):
-        if batch % 40 == 20:
+        if server.ask("counts")["connections"] == 3:
             others.append(watcher(stand, server, receive_buffer=SMALL_BUFFER)[0])
         publish(server, neighbours, start["seq"] + 1 + batch * AT_ONCE, AT_ONCE)
     eventually(lambda: server.ask("counts")["connections"] == 3)
@@ -99,10 +98,10 @@ def how_it_resumes(client):
     return recent["recovered"], recent["reason"], "snapshot" if "snapshot" in found else ""
 
 
-@scenario(8, "one frame a second is enough to stay: every durable event comes, of ticks the newest", long=True)
+@scenario(8, "one frame a second is enough to stay: every durable event comes, of ticks the newest")
 def test_who_reads_one_frame_in_five_stays_and_gets_all_that_lasts_and_the_newest_tick(stand):
     """A scaled second is five ticks that a neighbour has read, so that no clock decides how far the slow one is."""
-    seconds, ticks_a_second, seconds_a_round = 80, 5, 4
+    seconds, ticks_a_second, seconds_a_round = 40, 5, 4
     server = stand.start(QFLARE_TICK_SECONDS="0.01", QFLARE_STALL_SECONDS="10")
     neighbour, _ = watcher(stand, server)
     slow, _ = watcher(stand, server, receive_buffer=SMALL_BUFFER)
@@ -130,20 +129,22 @@ def test_who_reads_one_frame_in_five_stays_and_gets_all_that_lasts_and_the_newes
     still_answers(slow)
 
 
-@scenario(9, "a queue that peaks above its limit and drains ends nobody", long=True)
+@scenario(9, "a queue that peaks above its limit and drains ends nobody")
 def test_a_queue_that_is_full_for_a_while_and_drains_ends_nobody(stand):
     server = stand.start(QFLARE_STALL_SECONDS="60", QFLARE_PING_SECONDS="600")
     neighbours = Crowd(server, 2, cookie=stand.cookie())
     slow, _ = watcher(stand, server, receive_buffer=SMALL_BUFFER)
     opened(slow)
-    count = 4000
+    count = 2500
 
     for peak in range(3):
         server.ask("record", stream="system", count=count, size=300)
         neighbours.wait_for("system", (peak + 1) * count)
-        # What is above the queue's limit is read from the log. Once that is so for a while, not only for a moment.
-        full_since = time.monotonic()
-        eventually(lambda: peak or time.monotonic() - full_since > FULL_SECONDS)
+        if peak == 0:
+            # Not only for a moment.
+            until = time.monotonic() + FULL_SECONDS
+            eventually(lambda until=until: time.monotonic() > until)
+        # What is above the queue's limit is read from the log.
         assert server.ask("counts")["behind"] == 1
         seqs, _ = durable_until(slow, (peak + 1) * count)
         assert seqs == list(range(peak * count + 1, (peak + 1) * count + 1))

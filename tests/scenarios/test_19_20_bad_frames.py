@@ -170,7 +170,7 @@ def test_what_is_too_long_is_answered_or_cut_and_a_neighbour_notices_nothing(sta
     ground.neighbours_have_noticed_nothing()
 
 
-@scenario(20, "a snapshot of 5 MiB comes in chunks", long=True)
+@scenario(20, "a snapshot of 5 MiB comes in chunks")
 def test_a_snapshot_of_five_mebibytes_comes_whole_in_frames_that_any_server_sends(stand):
     now, count = timezone.now(), 20_000
     Device.objects.bulk_create(

@@ -99,7 +99,7 @@ class Reader:
         self.socket.close()
 
 
-@scenario(24, "a 200 MB update and five slow downloads, during broadcasts, cost less than 50 MB", long=True)
+@scenario(24, "a 200 MB update and five slow downloads, during broadcasts, cost less than 50 MB")
 def test_large_models_come_and_go_within_bounds_while_everybody_is_told(stand, wide, settings):
     """Readers take 10 KB for each 2 MB that are sent, broadcasts come in between: no clock decides what overlaps."""
     server = stand.start(**SETTINGS)
@@ -137,7 +137,7 @@ def test_large_models_come_and_go_within_bounds_while_everybody_is_told(stand, w
     assert transfers.incoming() == []
 
 
-@scenario(24, "an update that breaks off, or lies about its length, leaves no file behind", long=True)
+@scenario(24, "an update that breaks off, or lies about its length, leaves no file behind")
 def test_an_update_that_breaks_off_or_lies_about_its_length_leaves_nothing_behind(stand, wide, settings):
     server = stand.start(**SETTINGS)
     settings.MEDIA_ROOT = server.folder / "files"

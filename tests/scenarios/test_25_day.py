@@ -25,9 +25,7 @@ BYTES_AN_HOUR = 5_000
 MANY = {"QFLARE_MAX_CONNECTIONS_PER_USER": "1000", "QFLARE_HEARTBEAT_SECONDS": "10"}
 
 
-@scenario(
-    25, "a day of comings and goings, with sessions that end, leaves no task, file, group or memory behind", long=True
-)
+@scenario(25, "a day of comings and goings, with sessions that end, leaves no task, file, group or memory behind")
 def test_a_day_of_comings_and_goings_leaves_nothing_behind(stand):
     """A turn stands for two hours: events, a tenth of the connections cut, and every third time a new session."""
     chance = random.Random(SEED)
