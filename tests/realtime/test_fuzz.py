@@ -1,8 +1,6 @@
 """Whatever text anybody sends is a message, or has a documented reason. Live servers: scenario 19."""
 
 import json
-import re
-from pathlib import Path
 
 from hypothesis import example, given
 from hypothesis import strategies as some
@@ -10,10 +8,7 @@ from hypothesis import strategies as some
 from edge.protocol import client as messages
 from realtime.consumers.base import Refused as Answered
 from realtime.consumers.base import parse
-
-PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text()
-MISTAKES = re.search(r"What cannot be taken is answered by(.*?)Ten errors", PROTOCOL, re.DOTALL).group(1)
-DOCUMENTED = set(re.findall(r"`([a-z_]+)`", MISTAKES))
+from tests.realtime.documented import DOCUMENTED
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(),

@@ -7,23 +7,19 @@ import contextlib
 import json
 import os
 import random
-import re
 import socket
-from pathlib import Path
 
 from django.utils import timezone
 
 from edge.protocol.close_codes import MEANINGS
 from fl.models import Device
 from realtime.limits import CHUNK_BYTES
+from tests.realtime.documented import DOCUMENTED
 from tests.realtime.raw import BINARY, CLOSE, PING, TEXT, RawClient, Refused
 from tests.scenarios.crowd import Crowd
 from tests.scenarios.table import scenario
 
 SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
-PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text()
-MISTAKES = re.search(r"What cannot be taken is answered by(.*?)Ten errors", PROTOCOL, re.DOTALL).group(1)
-DOCUMENTED = set(re.findall(r"`([a-z_]+)`", MISTAKES))
 WIRE_CODES = {1002, 1006, 1007, 1009}
 MIB = 1024 * 1024
 
