@@ -49,6 +49,7 @@ from fl.payloads import (
     model_completed_from,
     round_completed,
 )
+from fl.prepared import Prepared
 from fl.rounds import (
     close_assignments,
     end_round,
@@ -97,6 +98,9 @@ class _Claim:
         return self.clock.now()
 
 
+_rounds = Prepared(lambda round_id: Round.objects.select_related("run__best_model", "base_model").filter(pk=round_id))
+
+
 def advance_run(run_id: int, now: datetime, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
     """Give a running run its initial model or its next round where it lacks one; say whether anything was done.
 
@@ -124,7 +128,9 @@ def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggr
             up when the process is to end.
     """
     clock = _Clock(now)
-    round_ = Round.objects.select_related("run__best_model", "base_model").get(pk=round_id)
+    round_ = _rounds.first(round_id=round_id)
+    if round_ is None:
+        raise Round.DoesNotExist(f"there is no round {round_id}")
     states = states_in(round_)
     step = next_step(_facts(round_, states, _eligible_for(round_, now)), now)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import F, FilteredRelation, Q
+from django.db.models import F, FilteredRelation, Q, QuerySet
 from django.utils import timezone
 
 from edge.protocol.server import ErrorNotification
@@ -25,6 +25,7 @@ from fl.lifecycle import RunState
 from fl.models import Run
 from fl.notifications import notify, tell_counted
 from fl.outages import is_outage
+from fl.prepared import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +154,18 @@ def _is_connected() -> bool:
     return connection.connection is not None and connection.is_usable()
 
 
+def _open_runs() -> QuerySet[Run, tuple[int, int | None]]:
+    """Return the runs that go on, with the rounds that are open, least recently served first."""
+    open_round = FilteredRelation("round_set", condition=Q(round_set__ended_at__isnull=True))
+    runs = Run.objects.annotate(open_round=open_round).filter(
+        Q(state=RunState.RUNNING) | Q(state=RunState.PAUSED, open_round__isnull=False)
+    )
+    return runs.order_by(F("last_served_at").asc(nulls_first=True), "pk").values_list("pk", "open_round")
+
+
+_open = Prepared(_open_runs)
+
+
 def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
     """Advance every run and round that is open, least recently served first; say whether anything was done.
 
@@ -167,13 +180,8 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
             tell(error)
             return False
 
-    open_round = FilteredRelation("round_set", condition=Q(round_set__ended_at__isnull=True))
-    runs = Run.objects.annotate(open_round=open_round).filter(
-        Q(state=RunState.RUNNING) | Q(state=RunState.PAUSED, open_round__isnull=False)
-    )
     done = False
-    served = runs.order_by(F("last_served_at").asc(nulls_first=True), "pk")
     drive_run, drive_round = (partial(step, is_stopping=stopping.is_set) for step in (advance_run, advance))
-    for run_id, round_id in served.values_list("pk", "open_round"):
+    for run_id, round_id in _open.all():
         done |= attempt(drive_run, run_id) if round_id is None else attempt(drive_round, round_id)
     return done

@@ -32,7 +32,7 @@ from fl.lifecycle import (
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.notifications import notify
 from fl.payloads import assignment_progress, run_status, run_status_from
-from fl.prepared import PreparedUpdate
+from fl.prepared import Prepared, PreparedUpdate
 
 
 def lock_run(run_id: int) -> Run:
@@ -89,9 +89,14 @@ def tell_round(run: Run, round_: Round, states: Sequence[str], now: datetime) ->
     events.record(run.stream, run_status_from(run, round_, states, round_.base_model), now)
 
 
+_states = Prepared(
+    lambda round_id: Assignment.objects.filter(round=round_id).order_by("cohort_index").values_list("state")
+)
+
+
 def states_in(round_: Round) -> list[str]:
     """Return the states of a round's assignments, by their place in the cohort."""
-    return list(round_.assignments.order_by("cohort_index").values_list("state", flat=True))
+    return [state for (state,) in _states.all(round_id=round_.pk)]
 
 
 def open_round_of(run: Run) -> Round | None:
