@@ -17,8 +17,8 @@ demo: setup ## Train for real: a server, five devices and a live page on 127.0.0
 test: setup-dev ## Check everything: style, types, layers, migrations, tests (STEPS="lint types" for some)
 	@exec scripts/check $(STEPS)
 
-scenarios: setup-dev ## Try the twenty-five hard scenarios in every cell of their table, the long ones too (ARGS for pytest)
-	@exec .venv/bin/python -m pytest tests/scenarios tests/journeys/test_soak.py -m "" $(ARGS)
+scenarios: setup-dev ## Try the twenty-five hard scenarios in every cell of their table (ARGS for pytest)
+	@exec .venv/bin/python -m pytest tests/scenarios $(ARGS)
 
 soak: setup-dev ## Restart every part at random under 1,000 sockets for 30 minutes (ARGS="--help" for options)
 	@exec .venv/bin/python -m tests.soak $(ARGS)

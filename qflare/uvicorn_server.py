@@ -153,12 +153,13 @@ async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class Requests(H11Protocol):
-    """HTTP on one connection, which ends when a request begins and does not go on, or never begins."""
+    """HTTP on one connection, which ends when a request never begins, or begins and does not go on."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect the head of a request."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -168,10 +169,12 @@ class Requests(H11Protocol):
             self._have_head()
         elif self._head_timer is None:
             self._expect_head()
+        self._expect_body()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._have_head()
+        self._have_body()
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
@@ -181,6 +184,23 @@ class Requests(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _expect_body(self) -> None:
+        self._have_body()
+        # What has become a WebSocket looks as if its request had a body.
+        if self.conn.their_state is h11.SEND_BODY and self.transport.get_protocol() is self:
+            self._body_timer = self.loop.call_later(settings.QFLARE_TRANSFER_SECONDS, self._miss_body)
+
+    def _miss_body(self) -> None:
+        if self.flow.read_paused:
+            self._expect_body()  # it is held back from here, which is not the peer's fault
+        else:
+            self.transport.abort()
+
+    def _have_body(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
 
 class Socket(WebSocketsSansIOProtocol):

@@ -12,7 +12,7 @@ from realtime.groups import Kind
 
 CHUNK_BYTES = 256 * 1024
 """Longest frame that the server makes; Daphne takes up to 1 MiB, outgoing ones included."""
-CHUNK_EVENTS = 50
+CHUNK_EVENTS = 200
 MAX_POSITIONS = 500
 """How many streams one message may name."""
 

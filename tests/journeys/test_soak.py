@@ -70,7 +70,6 @@ def test_a_server_that_grows_is_told_from_one_that_is_used():
     assert growth([*used, (100, 100 * MB, 110)], 10) == (0, GROWTH_BYTES + 100 * CONNECTION_BYTES)
 
 
-@pytest.mark.long
 def test_a_short_soak_ends_each_kind_of_part_once_and_holds():
     find_initdb()
     find_redis()
