@@ -157,7 +157,8 @@ class Connection:
         self._replays: deque[_Replay] = deque()
         self._held_all = True
         self._held: set[str] = set()
-        self._heard: dict[str, tuple[Logged, int]] = {}
+        self._heard: dict[str, Logged] = {}
+        """The newest event of streams that are held, or not yet known to be followed."""
         self._wake = asyncio.Event()
         self._is_idle = False
         """The writer rests: nothing waits, nothing is replayed, no stream is behind, and no end is to be made."""
@@ -183,8 +184,7 @@ class Connection:
         cursor = self.cursors.get(event.stream)
         if cursor is None:
             if self._held_all or event.stream in self._held:
-                first = self._heard.get(event.stream, (event, event.seq))[0]
-                self._heard[event.stream] = (first, event.seq)
+                self._heard[event.stream] = event
                 return
             if not self._takes_up(event):
                 return
@@ -243,11 +243,14 @@ class Connection:
             Error(code="unauthorized", message=f"no longer to be seen with the rights of this connection: {names}")
         )
 
-    def _begin(self, first: Logged, *, heard: int) -> Cursor:
-        cursor = Cursor(first.epoch, first.seq - 1, first.labels, heard=heard)
-        self.cursors[first.stream] = cursor
+    def _begin(self, event: Logged, *, heard: int) -> Cursor:
+        """Follow a stream that nobody spoke of, from its very beginning: the peer has nothing of it yet.
+
+        Most have just begun. One that has not had ended when it was read what to follow, or ended before.
+        """
+        cursor = self.cursors[event.stream] = Cursor(event.epoch, 0, event.labels, heard=heard)
         if cursor.heard > cursor.last:
-            self._behind[first.stream] = None
+            self._behind[event.stream] = None
         return cursor
 
     def _is_written(self, frame: Frame) -> bool:
@@ -293,10 +296,10 @@ class Connection:
         """
         names = [start.stream for start in starts]
         for start in starts:
-            _, heard = self._heard.pop(start.stream, (None, 0))
+            newest = self._heard.pop(start.stream, None)
             known = self.cursors.get(start.stream)
             last = max(start.last, known.last if known else 0)
-            heard = max(heard, known.heard if known else 0)
+            heard = max(newest.seq if newest else 0, known.heard if known else 0)
             self.cursors[start.stream] = Cursor(start.epoch, last, start.labels, heard=heard, held=True)
         self._held.difference_update([*names, *released])
         self._release([name for name in released if name not in names])
@@ -348,9 +351,9 @@ class Connection:
 
     def _take_up_what_began_meanwhile(self) -> None:
         heard, self._heard = self._heard, {name: item for name, item in self._heard.items() if name in self._held}
-        for name, (first, newest) in heard.items():
-            if name not in self._held and self._takes_up(first):
-                self._begin(first, heard=newest)
+        for name, newest in heard.items():
+            if name not in self._held and self._takes_up(newest):
+                self._begin(newest, heard=newest.seq)
 
     def _release(self, streams: Iterable[str]) -> None:
         for stream in streams:

@@ -181,6 +181,21 @@ async def test_a_stream_that_began_during_the_opening_is_followed_from_its_begin
     await eventually(lambda: peer.seqs == [1, 2, 3])
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["while it is opened", "once it is open"])
+async def test_a_stream_that_nobody_spoke_of_is_told_from_its_beginning_wherever_it_stands(connect, peer, waits):
+    """A run that goes on when one comes, and has ended when it is read what one follows, is heard of in its middle."""
+    await record_many("run:1", 5)
+    events = await events_of("run:1")
+    connection = connect()
+
+    for event in events[2:4] if waits else []:
+        connection.deliver(event)
+    connection.resume([], nothing())
+    connection.deliver(events[4])
+
+    await eventually(lambda: peer.seqs == [1, 2, 3, 4, 5])
+
+
 async def test_a_waiting_tick_is_replaced_and_a_full_queue_takes_no_new_one(connect, peer):
     connection = connect(frames=3)
     connection.resume([], nothing())

@@ -263,6 +263,8 @@ def _tasks():
 
 KEPT = {"LogEntry", "_Key"}
 """Pages of the log are kept, and when each key last ticked: a bounded number of them."""
+PASSING = {"ServerProcess", "Figures", "Standing", "StreamHead"}
+"""What comes and goes all the time, since a process tells how it is, polls heads and looks who may still be there."""
 
 
 def _objects():
@@ -271,6 +273,6 @@ def _objects():
     for one in gc.get_objects():
         kind = type(one)
         package = str(kind.__module__).partition(".")[0]
-        if package in ("realtime", "qflare") and kind.__name__ not in KEPT:
+        if package in ("realtime", "qflare") and kind.__name__ not in KEPT | PASSING:
             found[kind.__name__] += 1
     return found

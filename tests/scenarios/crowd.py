@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, deque
 from urllib.parse import quote
 
 import msgspec
@@ -22,6 +22,7 @@ GIVE_UP_SECONDS = 60
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 READ_AT_ONCE = 1 << 18
 FAULTS_KEPT = 20
+FRAMES_KEPT = 12
 
 _crowds = []
 
@@ -252,6 +253,8 @@ class Client:
         self._socket = None
         self._is_upgraded = False
         self._data = b""
+        self._frames = deque(maxlen=FRAMES_KEPT)
+        """The newest frames, to be told with a fault: event, stream, seq, and how many bytes of data."""
 
     def connect(self):
         """Come, or come back from where it stands."""
@@ -343,6 +346,7 @@ class Client:
             self._ended(int.from_bytes(payload[:2]) if payload else 1005)
 
     def _take_frame(self, frame):
+        self._frames.append((frame.event, frame.stream, frame.seq, len(frame.data)))
         if frame.seq is not None:
             if frame.epoch is not None:
                 self._epochs[frame.stream] = frame.epoch
@@ -367,7 +371,8 @@ class Client:
         expected = self.last.get(stream, 0) + 1
         if seq != expected:
             what = "twice" if seq < expected else "a hole before"
-            self.crowd.fault(f"{self.number} got {what} {stream}#{seq}, after #{expected - 1}")
+            before = f"#{expected - 1}" if stream in self.last else "nothing"
+            self.crowd.fault(f"{self.number} got {what} {stream}#{seq}, after {before}; frames: {list(self._frames)}")
         self.last[stream] = seq
         self.crowd.told(stream, seq, data)
 

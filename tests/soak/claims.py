@@ -5,6 +5,8 @@ import time
 from datetime import UTC, datetime
 from statistics import median
 
+from tests.scenarios.stand import OF_EACH_CONNECTION
+
 LEFT_SECONDS = 60.0
 OTHER_SOCKETS = 28
 """A server's pool has up to 20 connections to the database; the others are the layer's to Redis, and its own pair."""
@@ -23,6 +25,7 @@ RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|(DEBUG|INFO|WARNING|ERROR|C
 def left_in(house, name):
     """Return what is left in a server when all clients have gone, compared with what there was before any came."""
     remains = house.parts[name].asking.ask("remains")
+    remains["objects"] = {kind: count for kind, count in remains["objects"].items() if kind in OF_EACH_CONNECTION}
     wanted = {"connections": 0, "at the door": [0, 0, 0], "people and devices": [0, 0], "objects": {}}
     left = {what: remains[what] for what in (*wanted, "pages being read") if remains[what] != wanted.get(what, 0)}
     now, before = house.open_files(name), house.born[name]

@@ -245,8 +245,8 @@ class SoakClient(Client):
         match code:
             case CloseCode.TOO_MANY if not self.is_let_in:
                 return ""
-            case CloseCode.RESTARTING if excuses("postgres"):
-                return ""
+            case CloseCode.RESTARTING | CloseCode.POSITION_LOST if excuses("postgres"):
+                return ""  # it could not be let in, or what it had missed could not be read
             case CloseCode.HEARTBEAT_MISSED if excuses("storm", *self.crowd.servers):
                 return ""  # where many come at once, a busy server may be late to hear it
             case CloseCode.RESTARTING | 1006 | 1005 | 0 if excuses(self.at) or is_late:
