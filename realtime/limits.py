@@ -12,7 +12,8 @@ from realtime.groups import Kind
 
 CHUNK_BYTES = 256 * 1024
 """Longest frame that the server makes; Daphne takes up to 1 MiB, outgoing ones included."""
-CHUNK_EVENTS = 200
+CHUNK_EVENTS = 100
+"""Of the log, in a page and in a frame: a page of large events, 10 KB each, takes 2 MB while it is read and sent."""
 MAX_POSITIONS = 500
 """How many streams one message may name."""
 
