@@ -175,6 +175,7 @@ class Requests(H11Protocol):
         """Expect nothing any more."""
         self._have_head()
         self._have_body()
+        self._unset_keepalive_if_required()  # which uvicorn leaves running after a reset, and with it all that is here
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:

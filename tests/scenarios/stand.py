@@ -81,7 +81,7 @@ class LiveServer(Server):
 
     def remains(self):
         """Return what there is of all that connections bring with them."""
-        return {**self.ask("remains"), "sockets": self._sockets(), "files": self._files()}
+        return {**self.ask("remains"), "sockets": self.sockets(), "files": self._files()}
 
     def assert_clean(self):
         """Wait until there is what there was before anybody came, and no more."""
@@ -102,7 +102,7 @@ class LiveServer(Server):
             assert time.monotonic() < give_up, now
             time.sleep(0.02)
 
-    def _sockets(self):
+    def sockets(self):
         """Count sockets at the server's port: that which listens, and those of clients."""
         port = f":{self.port:04X}"
         rows = [line.split() for line in Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]]

@@ -113,7 +113,7 @@ def test_large_models_come_and_go_within_bounds_while_everybody_is_told(stand, w
     assert status_of(refused) == 413  # which also lets the server learn the model's shapes
     assert ended(refused)
     refused.close()
-    before, level = open_in(server), Level(server)
+    peers, level = server.sockets(), Level(server)
 
     fetching = [device for device in transfers.devices for _ in range(2)][:READERS]
     readers = [Reader(transfers, device) for device in fetching]
@@ -138,7 +138,7 @@ def test_large_models_come_and_go_within_bounds_while_everybody_is_told(stand, w
     for reader in readers:
         assert (reader.status, reader.body) == (200, beginning)
         reader.leave()
-    eventually(lambda: open_in(server) == before)
+    eventually(lambda: open_in(server) == (peers, 0))
     assert transfers.incoming() == []
 
 
@@ -150,7 +150,7 @@ def test_an_update_that_breaks_off_or_lies_about_its_length_leaves_nothing_behin
     transfers = Transfers(server, 4)
     cut, short, long, _ = transfers.devices
     part = b"x" * 5 * MB
-    before = open_in(server)
+    peers = server.sockets()
 
     cutting = transfers.begin(cut, part, 200 * MB)
     cutting.sendall(part)
@@ -170,20 +170,20 @@ def test_an_update_that_breaks_off_or_lies_about_its_length_leaves_nothing_behin
     waiting.close()
     overflowing.close()
     eventually(lambda: transfers.incoming() == [])
-    eventually(lambda: open_in(server) == before)
+    eventually(lambda: open_in(server) == (peers, 0))
     assert not Update.objects.filter(state="accepted").exists()
     assert cut.assignment().state == short.assignment().state == "assigned"
     neighbours.assert_exact()
 
 
 def open_in(server):
-    """Return how many sockets a server has open, and how many files of weights."""
-    found = []
+    """Return how many sockets of clients a server has open, and how many files of weights."""
+    weights = str(server.folder / "files")
+    files_of_weights = 0
     for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.append(str(entry.readlink()))
-    weights = str(server.folder / "files")
-    return sum(name.startswith("socket:") for name in found), sum(name.startswith(weights) for name in found)
+            files_of_weights += str(entry.readlink()).startswith(weights)
+    return server.sockets(), files_of_weights
 
 
 def bearer(device):
