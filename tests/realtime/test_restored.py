@@ -78,9 +78,13 @@ def test_a_database_that_is_put_back_while_the_server_is_down_is_another_history
         server.stop()
 
 
+SECRET_KEY = "a key that is kept apart from the data, and long enough to be one"
+
+
 def test_a_database_that_is_put_back_on_a_machine_with_a_fresh_folder_is_another_history_by_redis(tmp_path, redis_url):
     copy = tmp_path / "copy.sqlite3"
-    environment = {"QFLARE_PUBLIC_DASHBOARD": "1", "REDIS_URL": redis_url}
+    # The secret key is not in the folder: it also says by which names on Redis this installation is known.
+    environment = {"QFLARE_PUBLIC_DASHBOARD": "1", "REDIS_URL": redis_url, "QFLARE_SECRET_KEY": SECRET_KEY}
     server = start_server(tmp_path / "server", environment=environment)
     other = None
     try:

@@ -13,7 +13,7 @@ from tests.builders import person
 from tests.realtime.acts import cookie_of
 from tests.realtime.raw import RawClient, drop_all
 from tests.realtime.servers import Server
-from tests.scenarios.control import Asking
+from tests.scenarios.control import OF_EACH_CONNECTION, Asking
 from tests.scenarios.crowd import leave_all
 
 GIVE_UP_SECONDS = 60
@@ -34,10 +34,6 @@ SCALED = {
     "QFLARE_PONG_SECONDS": "0.8",
 }
 """For scenarios of who is there and who is not: a heartbeat is a second, and all else in proportion."""
-
-
-OF_EACH_CONNECTION = {"Connection", "Socket", "Inbox", "Outlet", "Body", "Channel", "Request"}
-"""Of these there is one for each that is connected; Daphne forgets some of them a little after the end."""
 
 
 class LiveServer(Server):

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from statistics import median
 
-from tests.scenarios.stand import OF_EACH_CONNECTION
+from tests.scenarios.control import OF_EACH_CONNECTION
 
 LEFT_SECONDS = 60.0
 OTHER_SOCKETS = 28
