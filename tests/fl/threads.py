@@ -8,11 +8,11 @@ from django.db import connection
 GIVE_UP_SECONDS = 60
 
 
-def eventually(claim):
-    """Wait until `claim()` is true and return what it returned."""
+def eventually(claim, what=lambda: "it did not come true"):
+    """Wait until `claim()` is true and return what it returned; `what()` says what was wrong at last."""
     give_up_at = time.monotonic() + GIVE_UP_SECONDS
     while not (found := claim()):
-        assert time.monotonic() < give_up_at, "it did not come true"
+        assert time.monotonic() < give_up_at, what()
         threading.Event().wait(0.01)
     return found
 
