@@ -243,8 +243,9 @@ QFLARE_LEASE_SECONDS = env_number("QFLARE_LEASE_SECONDS", 150, 0.5, 86_400)
 QFLARE_PRESENCE_GRACE_SECONDS = env_number("QFLARE_PRESENCE_GRACE_SECONDS", 15, 0, 3600)
 """How long after its socket closed a device is announced offline."""
 QFLARE_MAX_REPLACEMENTS = int(env_number("QFLARE_MAX_REPLACEMENTS", 3, 1, 30_000))
-"""How often a device may connect while it is connected, before it is taken for two, if that is within:"""
+"""How often a device may connect while it is connected, before it is taken for two."""
 QFLARE_REPLACEMENTS_WITHIN_SECONDS = env_number("QFLARE_REPLACEMENTS_WITHIN_SECONDS", 60, 0.1, 86_400)
+"""Within which time such connections are counted together."""
 QFLARE_POLL_SECONDS = env_number("QFLARE_POLL_SECONDS", 3, 0.05, 60)
 """How often the hub compares stream heads with the log."""
 QFLARE_STALL_SECONDS = env_number("QFLARE_STALL_SECONDS", 5, 0.1, 600)
