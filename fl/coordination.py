@@ -336,8 +336,10 @@ def _set(row: Round | GlobalModel, changes: Mapping[str, object]) -> None:
 def _fail(round_: Round, now: datetime) -> bool:
     with events.transaction():
         run = lock_run(round_.run_id)
-        # The facts are asked again, now that they stand still: the update that was missing may just have come.
-        step = next_step(facts_of(Round.objects.select_related("run").get(pk=round_.pk), now), now)
+        # An update on its way in holds the round, not the run. The facts are asked again, now that they stand still:
+        # the update that was missing may just have come.
+        held = Round.objects.select_for_update(of=("self",)).select_related("run").get(pk=round_.pk)
+        step = next_step(facts_of(held, now), now)
         if not isinstance(step, Fail):
             raise LostRace("it need not fail any more")
         end_round(round_, RoundState.FAILED, reason=step.reason, now=now)

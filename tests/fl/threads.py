@@ -44,6 +44,12 @@ class Call(threading.Thread):
             self.waits_for_writing.set()
         return execute(sql, parameters, many, context)
 
+    def held_up(self):
+        """Wait until what the caller has locked keeps this thread from going on."""
+        assert self.waits_for_writing.wait(GIVE_UP_SECONDS)
+        if connection.vendor == "postgresql":  # where others may write other rows meanwhile
+            eventually(_somebody_waits_for_a_lock)
+
     def result(self):
         self.join(GIVE_UP_SECONDS)
         assert not self.is_alive(), "it did not end"
@@ -66,3 +72,9 @@ def at_once(*functions):
         call.join(GIVE_UP_SECONDS)
         outcomes.append(call.error or call.outcome)
     return outcomes
+
+
+def _somebody_waits_for_a_lock():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
