@@ -5,9 +5,7 @@ import pytest
 from tests.scenarios import table
 from tests.scenarios.results import Results
 
-STOPPED = (
-    "tests/scenarios/test_14_to_17_presence.py::test_of_two_hundred_each_is_told_to_come_back_at_a_time_of_its_own"
-)
+FROZEN = "tests/scenarios/test_14_to_17_presence.py::test_who_is_behind_a_way_that_froze_is_let_go_and_offline_once"
 
 
 @pytest.fixture(autouse=True)
