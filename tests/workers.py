@@ -9,8 +9,7 @@ class Shares(LoadScopeScheduling):
     """Gives a worker that has little left to do the next module, or the next scenario in a cell.
 
     A module is never divided, so that what it shares, such as a live server or a run undisturbed, is made once.
-    Scenarios share nothing: each makes its own servers, and some modules of theirs take minutes. They come after nearly
-    all others, as they are collected, and of pieces so small none keeps one worker busy for long after the others.
+    Scenarios share nothing: each makes its own servers, and some modules of theirs take minutes.
     """
 
     def _split_scope(self, nodeid):
@@ -19,3 +18,8 @@ class Shares(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return Shares(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Put scenarios last: none of pieces so small keeps one worker busy for long after the others have ended."""
+    items.sort(key=lambda item: item.nodeid.startswith(EACH_BY_ITSELF))
