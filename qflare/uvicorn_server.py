@@ -33,6 +33,7 @@ from qflare.serving import (
     MESSAGE_BYTES,
     CannotListen,
     Certificate,
+    kept_by_system,
 )
 from realtime.process import running_process
 
@@ -153,13 +154,19 @@ async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class Requests(H11Protocol):
-    """HTTP on one connection, which ends when a request never begins, or begins and does not go on."""
+    """HTTP on one connection, which ends when a request never begins or does not go on, or no answer is taken."""
+
+    cycle: Any
+    """The newest request; None before the first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect the head of a request."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._taken_at = 0.0
+        self._untaken = 0
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -170,11 +177,15 @@ class Requests(H11Protocol):
         elif self._head_timer is None:
             self._expect_head()
         self._expect_body()
+        if self._answer_timer is None and self.transport.get_protocol() is self:
+            self._watch_answers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._have_head()
         self._have_body()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         self._unset_keepalive_if_required()  # which uvicorn leaves running after a reset, and with it all that is here
         super().connection_lost(exc)
 
@@ -202,6 +213,25 @@ class Requests(H11Protocol):
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
+
+    def _watch_answers(self) -> None:
+        self._answer_timer = self.loop.call_later(settings.QFLARE_TRANSFER_SECONDS / LOOKS, self._look)
+
+    def _look(self) -> None:
+        """End a peer that has taken no byte for long of what waits for it; look again while anything is to come."""
+        self._answer_timer = None
+        if self.transport.get_protocol() is not self:
+            return  # it has become a WebSocket, or is about to hear that the peer is gone
+        now, patience, waiting = self.loop.time(), settings.QFLARE_TRANSFER_SECONDS, _waiting_in(self.transport)
+        # With what the system keeps: of that it makes no room for long, however steadily a slow peer takes it.
+        untaken = waiting + kept_by_system(self.transport.get_extra_info("socket").fileno()) if waiting else 0
+        if not waiting or untaken != self._untaken:  # an application cannot add to it for long
+            self._untaken, self._taken_at = untaken, now
+        if waiting and now - self._taken_at >= patience:
+            logger.info("the peer %s took nothing of an answer for %g s and is ended", self.client, patience)
+            self.transport.abort()
+        elif waiting or (self.cycle is not None and not self.cycle.response_complete):
+            self._watch_answers()
 
 
 class Socket(WebSocketsSansIOProtocol):
@@ -305,8 +335,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def _waiting(self) -> int:
         """Return how many bytes wait for the system to take them, above TLS and below it."""
-        waiting = self._out.get_write_buffer_size()
-        return waiting if self._is_plain else waiting + self._tcp.get_write_buffer_size()
+        return self._out.get_write_buffer_size() if self._is_plain else _waiting_in(self._out)
 
     def _count(self, sent: int) -> None:
         self.sent += sent
@@ -460,6 +489,13 @@ def _tcp_of(transport: asyncio.Transport) -> asyncio.Transport:
     """Return the TCP transport itself, below TLS where there is such; there is no public way to it."""
     tls = getattr(transport, "_ssl_protocol", None)
     return transport if tls is None else cast("asyncio.Transport", tls._transport)
+
+
+def _waiting_in(transport: asyncio.Transport) -> int:
+    """Return how many bytes wait for the system to take them, above TLS and below it."""
+    tcp = _tcp_of(transport)
+    waiting = transport.get_write_buffer_size()
+    return waiting if tcp is transport else waiting + tcp.get_write_buffer_size()
 
 
 def _disconnect(code: int) -> Any:
