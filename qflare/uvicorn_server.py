@@ -249,7 +249,7 @@ class Socket(WebSocketsSansIOProtocol):
         self._is_plain = self._tcp is self._out
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self.close_timeout = CLOSE_SECONDS
-        self._gone = asyncio.Event()
+        self._gone = self.loop.create_future()
         self._heard_at = self.loop.time()
         self._watch: asyncio.TimerHandle | None = None
         self._taken_at = 0.0
@@ -284,7 +284,7 @@ class Socket(WebSocketsSansIOProtocol):
             if self.close_timer is None and not self.disconnected:
                 self.transport.close()
                 self._abort_later()
-        await self._gone.wait()
+        await self._gone
 
     # ── what is sent ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -428,7 +428,8 @@ class Socket(WebSocketsSansIOProtocol):
             self._watch.cancel()
             self._watch = None
         super().connection_lost(exc)
-        self._gone.set()
+        if not self._gone.done():  # who waited may have been cancelled, and this with it
+            self._gone.set_result(None)
 
     def shutdown(self) -> None:
         """End what the application has not ended: a socket that is not open yet, or a peer that does not read."""
