@@ -162,6 +162,7 @@ class Requests(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect the head of a request."""
         super().connection_made(transport)
+        self._tcp = _tcp_of(transport)
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
@@ -222,7 +223,11 @@ class Requests(H11Protocol):
         self._answer_timer = None
         if self.transport.get_protocol() is not self:
             return  # it has become a WebSocket, or is about to hear that the peer is gone
-        now, patience, waiting = self.loop.time(), settings.QFLARE_TRANSFER_SECONDS, _waiting_in(self.transport)
+        now, patience, waiting = (
+            self.loop.time(),
+            settings.QFLARE_TRANSFER_SECONDS,
+            _waiting_in(self.transport, self._tcp),
+        )
         # With what the system keeps: of that it makes no room for long, however steadily a slow peer takes it.
         untaken = waiting + kept_by_system(self.transport.get_extra_info("socket").fileno()) if waiting else 0
         if not waiting or untaken != self._untaken:  # an application cannot add to it for long
@@ -335,7 +340,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def _waiting(self) -> int:
         """Return how many bytes wait for the system to take them, above TLS and below it."""
-        return self._out.get_write_buffer_size() if self._is_plain else _waiting_in(self._out)
+        return _waiting_in(self._out, self._tcp)
 
     def _count(self, sent: int) -> None:
         self.sent += sent
@@ -492,9 +497,12 @@ def _tcp_of(transport: asyncio.Transport) -> asyncio.Transport:
     return transport if tls is None else cast("asyncio.Transport", tls._transport)
 
 
-def _waiting_in(transport: asyncio.Transport) -> int:
-    """Return how many bytes wait for the system to take them, above TLS and below it."""
-    tcp = _tcp_of(transport)
+def _waiting_in(transport: asyncio.Transport, tcp: asyncio.Transport) -> int:
+    """Return how many bytes wait for the system to take them, above TLS and below it.
+
+    Args:
+        tcp: what `_tcp_of` returned at the beginning; once the peer is gone there is no way to it any more.
+    """
     waiting = transport.get_write_buffer_size()
     return waiting if tcp is transport else waiting + tcp.get_write_buffer_size()
 
