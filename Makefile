@@ -18,7 +18,7 @@ test: setup-dev ## Check everything: style, types, layers, migrations, tests (ST
 	@exec scripts/check $(STEPS)
 
 scenarios: setup-dev ## Try the twenty-five hard scenarios in every cell of their table (ARGS for pytest)
-	@exec .venv/bin/python -m pytest tests/scenarios $(ARGS)
+	@exec scripts/check tests -- tests/scenarios $(ARGS)
 
 soak: setup-dev ## Restart every part at random under 1,000 sockets for 30 minutes (ARGS="--help" for options)
 	@exec .venv/bin/python -m tests.soak $(ARGS)

@@ -23,6 +23,7 @@ from realtime.groups import KINDS, Kind, groups_of
 from realtime.layer import LayerChannel
 from realtime.log import LogPages, StreamHead, read_heads
 from realtime.messages import CLOSE, EVENT, RECHECK, Ending, Labels, LayerMessage, Logged, ending_of, logged_of
+from realtime.tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,7 @@ class Hub:
         """Leave the layer and end all work."""
         for channel in self._channels.values():
             await channel.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(self._tasks)
 
     def _channel_of(self, group: str) -> LayerChannel:
         name = group if group in KINDS else PERSONAL

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from realtime.messages import LayerMessage
 from realtime.publishing import channel_layer
+from realtime.tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class LayerChannel:
         if self._receiving is None:
             return
         async with self._turn, self._handling:
-            await _end(self._receiving)
+            await end([self._receiving])
             self._opened.clear()
             self._channel = ""
             self._joined.clear()
@@ -85,7 +86,7 @@ class LayerChannel:
         """Leave all groups and receive no more."""
         self._wanted.clear()
         await self._settle_unless_broken()
-        await _end(self._receiving, self._mending)
+        await end([task for task in (self._receiving, self._mending) if task is not None])
         self._receiving = self._mending = None
         self._channel = ""
 
@@ -194,12 +195,3 @@ class LayerChannel:
         except Exception:
             # A message that cannot be read must not end the channel for all others; durable events are in the log.
             logger.exception("a message to %s could not be handled", self._name)
-
-
-async def _end(*tasks: asyncio.Task[None] | None) -> None:
-    running = {task for task in tasks if task is not None}
-    while running:
-        # More than once: a layer that is cancelled at a bad moment may raise something else instead.
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=1)

@@ -29,6 +29,7 @@ from realtime.door import Door, raise_open_files
 from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
+from realtime.tasks import end
 from realtime.watch import LayerWatch
 
 logger = logging.getLogger(__name__)
@@ -104,10 +105,7 @@ class Process:
 
     async def stop(self) -> None:
         """Stop the clockwork, leave the layer, and take back the row of this process."""
-        for task in self._clockwork:
-            task.cancel()
-        if self._clockwork:
-            await asyncio.wait(self._clockwork)
+        await end(self._clockwork)
         await self.watch.stop()
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)

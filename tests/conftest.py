@@ -6,7 +6,11 @@ import hypothesis
 import pytest
 from django.conf import settings as project_settings
 
-pytest_plugins = [f"tests.services.{name}" for name in ("certificates", "chromium", "postgres", "redis")]
+pytest_plugins = [
+    *(f"tests.services.{name}" for name in ("certificates", "chromium", "postgres", "redis")),
+    "tests.scenarios.results",
+    "tests.workers",
+]
 
 # Machines are shared: how long an example takes says nothing about whether the law holds.
 hypothesis.settings.register_profile("house", deadline=None)

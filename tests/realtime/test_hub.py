@@ -14,8 +14,8 @@ from django.utils import timezone
 from fl import events
 from fl.models import Event, Stream
 from realtime.database import query
-from realtime.hub import RECIPIENTS_AT_ONCE
-from realtime.process import this_process
+from realtime.hub import RECIPIENTS_AT_ONCE, Hub
+from realtime.process import running_process, this_process
 from tests.realtime.acts import make_stream, note, record, record_many, record_now, tick_now
 from tests.realtime.sockets import Closed, Socket, eventually
 from tests.realtime.turns import Turns
@@ -394,6 +394,32 @@ async def test_a_process_ends_in_order_though_its_last_words_cannot_be_written(l
 
     assert process.running_process() is None
     assert "last words" in caplog.text
+
+
+async def test_a_process_ends_though_some_work_took_the_end_for_an_error(loop, monkeypatch, settings, caplog):
+    """As a library may that is cancelled at a bad moment: the clock would bring the work round for ever."""
+    is_working = asyncio.Event()
+
+    async def poll(hub):
+        if is_working.is_set():
+            return
+        is_working.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("the answer broke off") from None
+
+    settings.QFLARE_POLL_SECONDS = 0.05
+    monkeypatch.setattr(Hub, "poll", poll)
+    await dashboard()
+    await is_working.wait()
+    ending = this_process()
+    await ending.close_all()
+
+    await asyncio.wait_for(ending.stop(), 30)
+
+    assert "poll failed" in caplog.text
+    assert running_process() is None
 
 
 async def test_a_process_takes_no_more_connections_than_it_may(loop, settings):

@@ -1,13 +1,10 @@
-"""What scenarios use: the stand of their cell, and the table at the end."""
+"""What scenarios use: the stand of their cell."""
 
 import pytest
 from channels.layers import channel_layers
 
 from tests.scenarios.nest import Nest
 from tests.scenarios.stand import Stand
-from tests.scenarios.table import Results
-
-results = Results()
 
 
 @pytest.fixture(scope="session")
@@ -45,19 +42,3 @@ def stand(request, nest, transactional_db, tmp_path):
     stand = Stand(cell, nest, tmp_path, **where)
     yield stand
     stand.stop()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    one = getattr(getattr(item, "function", None), "scenario", None)
-    if one is not None and (report.when == "call" or not report.passed):
-        results.add(one, item.callspec.params["stand"], report.passed)
-    return report
-
-
-def pytest_terminal_summary(terminalreporter):
-    if results:
-        terminalreporter.section("the hard scenarios, by server and channel layer")
-        for line in results.lines():
-            terminalreporter.write_line(line)

@@ -6,9 +6,12 @@
 runs the test in each cell. A cell where a scenario means nothing is named with the reason: `na={"memory": "…"}`.
 """
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,6 +19,8 @@ import pytest
 from tests.realtime.servers import OURS
 
 NUMBERS = range(1, 26)
+SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
+"""What is left to chance is drawn from it."""
 CORE_ASKED_FOR = {2, 12, 13}
 """Scenarios of what the other Redis layer does by itself: it has a capacity, and it forgets members."""
 ENOUGH = "the layer's own traps are in 2, 12 and 13"
@@ -75,6 +80,12 @@ def scenario(number, rule, *, core=False, own_redis=False, na=None):
     return register
 
 
+def load():
+    """Import all modules with scenarios, so that SCENARIOS has them."""
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        import_module(f"tests.scenarios.{path.stem}")
+
+
 def holes():
     """Return the cells of the table that neither a test nor a reason fills, and those that a reason must not fill."""
     ours = {number: [one for one in SCENARIOS.values() if one.number == number] for number in NUMBERS}
@@ -83,37 +94,6 @@ def holes():
         if not any(cell not in one.not_applicable for one in ours[number] for cell in CELLS if cell.layer == "core"):
             empty.append((number, "core"))
     return sorted(empty)
-
-
-class Results:
-    """How the tests of each cell ended."""
-
-    def __init__(self):
-        self._of = defaultdict(list)
-
-    def add(self, one, cell, passed):
-        """Take note of a test's end, or of that of a part of it."""
-        self._of[one.number, cell].append(passed)
-
-    def lines(self):
-        """Return the table."""
-        yield " ".join([f"{'scenario':>8}", *(f"{cell!s:>14}" for cell in CELLS), " rule"])
-        for number in NUMBERS:
-            rules = [one.rule for one in SCENARIOS.values() if one.number == number]
-            words = (f"{self._word(number, cell):>14}" for cell in CELLS)
-            yield " ".join([f"{number:>8}", *words, f" {rules[0] if rules else ''}"])
-        for reason, where in sorted(reasons().items()):
-            yield f"n/a in {where}: {reason}"
-
-    def __bool__(self):
-        return bool(self._of)
-
-    def _word(self, number, cell):
-        ends = self._of[number, cell]
-        if ends:
-            return "pass" if all(ends) else "FAIL"
-        ours = [one for one in SCENARIOS.values() if one.number == number]
-        return "n/a" if ours and all(cell in one.not_applicable for one in ours) else "-"
 
 
 def reasons():

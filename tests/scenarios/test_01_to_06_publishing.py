@@ -1,6 +1,5 @@
 """Whatever is recorded, by whom and however much, is told to everybody once and in order; what is undone, to nobody."""
 
-import os
 import random
 import threading
 
@@ -9,9 +8,8 @@ import httpx
 from fl.models import Event, Stream
 from tests.fl.threads import Call, eventually
 from tests.scenarios.crowd import Crowd
-from tests.scenarios.table import scenario
+from tests.scenarios.table import SEED, scenario
 
-SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
 ONLY_BY_THE_LAYER = {"QFLARE_POLL_SECONDS": "60"}
 """The log is not asked for news, so that whatever comes has come by the layer, or since a gap was noticed."""
 MANY = {"QFLARE_MAX_CONNECTIONS_PER_USER": "1000"}
@@ -74,7 +72,6 @@ def test_what_did_not_fit_into_the_layer_while_the_loop_stood_still_is_read_from
 @scenario(3, "a hundred clients that are cut twenty times each miss nothing, while some transactions are undone")
 def test_in_a_storm_of_cut_connections_nobody_misses_anything_or_hears_of_what_was_undone(stand):
     chance = random.Random(SEED)
-    print(f"QFLARE_TEST_SEED={SEED}")
     server = stand.start(**MANY)
     crowd = Crowd(server, 100, cookie=stand.cookie())
     is_over = threading.Event()

@@ -5,7 +5,6 @@ The wire's part knows nothing of the layer. It is tried on each all the same, si
 
 import contextlib
 import json
-import os
 import random
 import socket
 
@@ -17,9 +16,8 @@ from realtime.limits import CHUNK_BYTES
 from tests.realtime.documented import DOCUMENTED
 from tests.realtime.raw import BINARY, CLOSE, PING, TEXT, RawClient, Refused
 from tests.scenarios.crowd import Crowd
-from tests.scenarios.table import scenario
+from tests.scenarios.table import SEED, scenario
 
-SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
 WIRE_CODES = {1002, 1006, 1007, 1009}
 MIB = 1024 * 1024
 
@@ -135,7 +133,6 @@ def test_no_bytes_stop_a_server_or_disturb_a_neighbour(stand):
     chance = random.Random(SEED)
     ground = Ground(stand)
 
-    print(f"QFLARE_TEST_SEED={SEED}")
     for _ in range(6):
         send_texts(ground.client(), chance)
         send_frames(ground.client(), chance)

@@ -1,7 +1,6 @@
 """A day in short: who comes and goes leaves nothing behind, and who only watches costs next to nothing."""
 
 import json
-import os
 import random
 import socket
 from datetime import UTC, datetime
@@ -14,9 +13,8 @@ from tests.realtime.raw import CLOSE, RawClient
 from tests.scenarios.crowd import Crowd
 from tests.scenarios.memory import MB, Level
 from tests.scenarios.stand import Fewest, has_only, more_than
-from tests.scenarios.table import scenario
+from tests.scenarios.table import SEED, scenario
 
-SEED = int(os.environ.get("QFLARE_TEST_SEED", "20261124"))
 TURNS, WARM_TURNS = 12, 4
 EVENTS_A_TURN = 20
 BEATS = 10
@@ -31,7 +29,6 @@ MANY = {"QFLARE_MAX_CONNECTIONS_PER_USER": "1000", "QFLARE_HEARTBEAT_SECONDS": "
 def test_a_day_of_comings_and_goings_leaves_nothing_behind(stand):
     """A turn stands for two hours: events, a tenth of the connections cut, and every third time a new session."""
     chance = random.Random(SEED)
-    print(f"QFLARE_TEST_SEED={SEED}")
     server = stand.start(**MANY)
     idle = Crowd(server, 150, cookie=stand.cookie())
     busy = Crowd(server, 50, cookie=stand.cookie(), comes_back={4002})
