@@ -190,6 +190,11 @@ class Requests(H11Protocol):
         self._unset_keepalive_if_required()  # which uvicorn leaves running after a reset, and with it all that is here
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """End when the answer is out; one that is closing already is left to it (see `_Counted.close`)."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
 
@@ -477,7 +482,7 @@ class Socket(WebSocketsSansIOProtocol):
 
 
 class _Counted:
-    """A transport whose bytes are counted, whoever writes them."""
+    """A transport whose bytes are counted, whoever writes them, and that is closed once, whoever closes it."""
 
     def __init__(self, transport: asyncio.Transport, count: Callable[[int], None]) -> None:
         self._transport = transport
@@ -486,6 +491,11 @@ class _Counted:
     def write(self, data: bytes) -> None:
         self._count(len(data))
         self._transport.write(data)
+
+    def close(self) -> None:
+        # At a second close asyncio's TLS forgets the connection: it can neither be asked for anything then nor aborted.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -16,7 +16,7 @@ import pytest
 from qflare import uvicorn_server
 from qflare.serving import BUFFER_BYTES, CannotListen, Certificate
 from qflare.uvicorn_server import Requests, Server, Socket
-from tests.realtime.raw import PING, TEXT, RawClient, drop_all
+from tests.realtime.raw import CLOSE, PING, TEXT, RawClient, drop_all
 from tests.realtime.sockets import eventually
 
 
@@ -32,6 +32,8 @@ class Application:
         """How each request's body ended."""
         self.answers = {}
         """Other than `ok`, by path."""
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self.send = None
 
     async def __call__(self, scope, receive, send):
@@ -57,6 +59,7 @@ class Application:
         await self.scopes.put(scope)
         while (message := await receive())["type"] != "websocket.disconnect":
             await send({"type": "websocket.send", "text": message["text"]})
+        await self.may_end.wait()
         await self.endings.put(message["code"])
 
 
@@ -103,6 +106,10 @@ async def running():
 def frame_of(text):
     data = text.encode()
     return struct.pack("!BBH", 0x81, 126, len(data)) + data if len(data) > 125 else bytes((0x81, len(data))) + data
+
+
+def certificate_of(certificates):
+    return Certificate(Path(certificates.chain), Path(certificates.key))
 
 
 def peer_that_asked(port, asked, receive_buffer, trust=None):
@@ -227,6 +234,28 @@ async def test_fragments_without_end_are_cut(running, monkeypatch):
     assert await running.application.endings.get() == 1009
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
+async def test_who_answers_a_close_and_does_not_hang_up_is_ended_though_the_consumer_leaves_after_the_answer(
+    is_encrypted, certificates, monkeypatch
+):
+    monkeypatch.setattr(uvicorn_server, "CLOSE_SECONDS", 0.5)
+    async with Running(certificate_of(certificates) if is_encrypted else None) as running:
+        client = await running.connect(trust=is_encrypted and certificates.trust)
+        (end,) = (one for one in running.server.server_state.connections if isinstance(one, Socket))
+        running.application.may_end.clear()
+        await running.application.send({"type": "websocket.close", "code": 4001})
+        assert await asyncio.to_thread(client.close_code) == 4001
+        await asyncio.to_thread(client.send, (4001).to_bytes(2, "big"), CLOSE)
+        await eventually(end.transport.is_closing)
+
+        running.application.may_end.set()
+        await running.application.endings.get()
+
+        assert end in running.server.server_state.connections or not is_encrypted  # TLS waits for the peer's last word
+        end.shutdown()
+        await eventually(lambda: not running.server.server_state.connections)
+
+
 async def test_a_consumer_that_fails_closes_with_1011(running, caplog):
     client = await running.connect()
 
@@ -295,8 +324,7 @@ async def test_who_takes_nothing_of_an_answer_is_ended_though_the_application_ha
 ):
     settings.QFLARE_TRANSFER_SECONDS = 0.2
     caplog.set_level(logging.INFO, "qflare.uvicorn_server")
-    certificate = Certificate(Path(certificates.chain), Path(certificates.key)) if is_encrypted else None
-    async with Running(certificate) as running:
+    async with Running(certificate_of(certificates) if is_encrypted else None) as running:
         running.application.answers["/big"] = bytes(32 * 1024 * 1024)
         asked = f"GET /big HTTP/1.1\r\nHost: a\r\n{last}\r\n".encode()
         peer = await asyncio.to_thread(peer_that_asked, running.port, asked, 4096, is_encrypted and certificates.trust)
