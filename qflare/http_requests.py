@@ -6,10 +6,7 @@ wait in a `Body`, which holds the sender back above a limit; and whoever sends a
 """
 
 import asyncio
-import fcntl
 import logging
-import struct
-import termios
 from collections import deque
 from functools import partial
 from io import BytesIO
@@ -20,7 +17,7 @@ from django.conf import settings
 from twisted.web import http
 
 from qflare.outlets import tcp_of, waiting_in
-from qflare.serving import LOOKS
+from qflare.serving import LOOKS, kept_by_system
 
 logger = logging.getLogger(__name__)
 
@@ -273,8 +270,7 @@ class Channel(http.HTTPChannel):
 
     def _count_untaken(self) -> int:
         """Return how many bytes the peer's system has not taken yet: those here and those that this system keeps."""
-        kept = struct.unpack("i", fcntl.ioctl(tcp_of(self.transport).fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-        return waiting_in(self.transport) + int(kept)
+        return waiting_in(self.transport) + kept_by_system(tcp_of(self.transport).fileno())
 
 
 class Factory(HTTPFactory):

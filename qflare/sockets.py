@@ -5,9 +5,11 @@ from functools import partial
 from typing import Any
 
 from daphne.ws_protocol import WebSocketProtocol
+from django.conf import settings
 
 from edge.protocol.close_codes import CloseCode
-from qflare.outlets import Outlet, Watch, tcp_of
+from qflare.outlets import Outlet, Watch, tcp_of, waiting_in
+from qflare.serving import CLOSE_SECONDS
 
 MESSAGES_WAITING = 64
 """How many messages of a peer wait for the application before no more are read from it."""
@@ -19,9 +21,12 @@ class Socket(WebSocketProtocol):
     """One socket; what it sends goes through its outlet, what it receives waits in its inbox."""
 
     outlet: Outlet
+    closeHandshakeTimeoutCall: Any
     sent = 0
     """Bytes, of whole frames, since the socket is open."""
     received = 0
+    _close_was_held_up = 0
+    """How often its close frame, or what is before it, was still waiting here when the answer was due."""
 
     def sendData(self, data: bytes, *args: Any, **kwargs: Any) -> None:
         """Count what is sent."""
@@ -38,6 +43,20 @@ class Socket(WebSocketProtocol):
         """Answer a ping; not that of a peer that does not read, since its answers would be kept without end."""
         if self.outlet.is_open:
             super().onPing(payload)
+
+    def onCloseHandshakeTimeout(self) -> None:
+        """Give up a peer that does not answer a close frame, once nothing waits here that it cannot have seen.
+
+        Over TLS a frame is sent in a later turn of the loop than the one that wrote it. Where a turn takes longer than
+        the answer may, that comes no sooner than this.
+        """
+        may_wait = self._close_was_held_up < settings.QFLARE_STALL_SECONDS / CLOSE_SECONDS
+        if may_wait and self.state != self.STATE_CLOSED and waiting_in(self.transport):
+            self._close_was_held_up += 1
+            loop = asyncio.get_running_loop()
+            self.closeHandshakeTimeoutCall = loop.call_later(CLOSE_SECONDS, self.onCloseHandshakeTimeout)
+        else:
+            super().onCloseHandshakeTimeout()
 
 
 class Inbox(asyncio.Queue[dict[str, Any]]):

@@ -33,6 +33,7 @@ from qflare.serving import (
     MESSAGE_BYTES,
     CannotListen,
     Certificate,
+    kept_by_system,
 )
 from realtime.process import running_process
 
@@ -153,13 +154,20 @@ async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class Requests(H11Protocol):
-    """HTTP on one connection, which ends when a request never begins, or begins and does not go on."""
+    """HTTP on one connection, which ends when a request never begins or does not go on, or no answer is taken."""
+
+    cycle: Any
+    """The newest request; None before the first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect the head of a request."""
         super().connection_made(transport)
+        self._tcp = _tcp_of(transport)
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._taken_at = 0.0
+        self._untaken = 0
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -170,13 +178,22 @@ class Requests(H11Protocol):
         elif self._head_timer is None:
             self._expect_head()
         self._expect_body()
+        if self._answer_timer is None and self.transport.get_protocol() is self:
+            self._watch_answers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._have_head()
         self._have_body()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         self._unset_keepalive_if_required()  # which uvicorn leaves running after a reset, and with it all that is here
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End when the answer is out; one that is closing already is left to it (see `_Counted.close`)."""
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
@@ -203,6 +220,29 @@ class Requests(H11Protocol):
             self._body_timer.cancel()
             self._body_timer = None
 
+    def _watch_answers(self) -> None:
+        self._answer_timer = self.loop.call_later(settings.QFLARE_TRANSFER_SECONDS / LOOKS, self._look)
+
+    def _look(self) -> None:
+        """End a peer that has taken no byte for long of what waits for it; look again while anything is to come."""
+        self._answer_timer = None
+        if self.transport.get_protocol() is not self:
+            return  # it has become a WebSocket, or is about to hear that the peer is gone
+        now, patience, waiting = (
+            self.loop.time(),
+            settings.QFLARE_TRANSFER_SECONDS,
+            _waiting_in(self.transport, self._tcp),
+        )
+        # With what the system keeps: of that it makes no room for long, however steadily a slow peer takes it.
+        untaken = waiting + kept_by_system(self.transport.get_extra_info("socket").fileno()) if waiting else 0
+        if not waiting or untaken != self._untaken:  # an application cannot add to it for long
+            self._untaken, self._taken_at = untaken, now
+        if waiting and now - self._taken_at >= patience:
+            logger.info("the peer %s took nothing of an answer for %g s and is ended", self.client, patience)
+            self.transport.abort()
+        elif waiting or (self.cycle is not None and not self.cycle.response_complete):
+            self._watch_answers()
+
 
 class Socket(WebSocketsSansIOProtocol):
     """One WebSocket: what waits for its peer is bounded, and a peer that takes nothing, or never hangs up, is ended."""
@@ -219,7 +259,7 @@ class Socket(WebSocketsSansIOProtocol):
         self._is_plain = self._tcp is self._out
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self.close_timeout = CLOSE_SECONDS
-        self._gone = asyncio.Event()
+        self._gone = self.loop.create_future()
         self._heard_at = self.loop.time()
         self._watch: asyncio.TimerHandle | None = None
         self._taken_at = 0.0
@@ -254,7 +294,7 @@ class Socket(WebSocketsSansIOProtocol):
             if self.close_timer is None and not self.disconnected:
                 self.transport.close()
                 self._abort_later()
-        await self._gone.wait()
+        await self._gone
 
     # ── what is sent ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -305,8 +345,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def _waiting(self) -> int:
         """Return how many bytes wait for the system to take them, above TLS and below it."""
-        waiting = self._out.get_write_buffer_size()
-        return waiting if self._is_plain else waiting + self._tcp.get_write_buffer_size()
+        return _waiting_in(self._out, self._tcp)
 
     def _count(self, sent: int) -> None:
         self.sent += sent
@@ -399,7 +438,8 @@ class Socket(WebSocketsSansIOProtocol):
             self._watch.cancel()
             self._watch = None
         super().connection_lost(exc)
-        self._gone.set()
+        if not self._gone.done():  # who waited may have been cancelled, and this with it
+            self._gone.set_result(None)
 
     def shutdown(self) -> None:
         """End what the application has not ended: a socket that is not open yet, or a peer that does not read."""
@@ -442,7 +482,7 @@ class Socket(WebSocketsSansIOProtocol):
 
 
 class _Counted:
-    """A transport whose bytes are counted, whoever writes them."""
+    """A transport whose bytes are counted, whoever writes them, and that is closed once, whoever closes it."""
 
     def __init__(self, transport: asyncio.Transport, count: Callable[[int], None]) -> None:
         self._transport = transport
@@ -452,6 +492,11 @@ class _Counted:
         self._count(len(data))
         self._transport.write(data)
 
+    def close(self) -> None:
+        # At a second close asyncio's TLS forgets the connection: it can neither be asked for anything then nor aborted.
+        if not self._transport.is_closing():
+            self._transport.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
@@ -460,6 +505,16 @@ def _tcp_of(transport: asyncio.Transport) -> asyncio.Transport:
     """Return the TCP transport itself, below TLS where there is such; there is no public way to it."""
     tls = getattr(transport, "_ssl_protocol", None)
     return transport if tls is None else cast("asyncio.Transport", tls._transport)
+
+
+def _waiting_in(transport: asyncio.Transport, tcp: asyncio.Transport) -> int:
+    """Return how many bytes wait for the system to take them, above TLS and below it.
+
+    Args:
+        tcp: what `_tcp_of` returned at the beginning; once the peer is gone there is no way to it any more.
+    """
+    waiting = transport.get_write_buffer_size()
+    return waiting if tcp is transport else waiting + tcp.get_write_buffer_size()
 
 
 def _disconnect(code: int) -> Any:

@@ -139,8 +139,6 @@ class Connection:
         self.sending_since: float | None = None
         """Loop time at which the frame that the transport is taking was handed to it."""
         self.closed_with: CloseCode | None = None
-        self.finished = asyncio.Event()
-        """Set when nothing more will be sent."""
         self._send = send
         self._close = close
         self._log = log
@@ -154,7 +152,7 @@ class Connection:
         self._size = 0
         self._ticks: dict[str, Waiting] = {}
         self._behind: dict[str, None] = {}
-        self._replays: deque[_Replay] = deque()
+        self._replays: list[_Replay] = []
         self._held_all = True
         self._held: set[str] = set()
         self._heard: dict[str, Logged] = {}
@@ -378,6 +376,11 @@ class Connection:
         self.closed_with = code
         self._rouse()
 
+    async def finished(self) -> None:
+        """Wait until nothing more will be sent."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+
     async def end(self) -> None:
         """Stop the writer; nothing is sent any more."""
         self.closed_with = self.closed_with or CloseCode.NORMAL
@@ -391,7 +394,6 @@ class Connection:
         # At one blow, or statistics would miss these bytes, or count them twice, while it leaves the hub.
         self._counters.add(self.traffic())
         self.traffic = no_traffic
-        self.finished.set()
 
     def abort(self, code: CloseCode) -> None:
         """Give up on a peer that takes nothing: no `bye` can get through to it."""
@@ -426,8 +428,6 @@ class Connection:
         except Exception as error:
             # The transport is gone: the server tells it to the consumer as a disconnect.
             logger.info("sending to %s %s ended: %s: %s", self.kind, self.id, type(error).__name__, error)
-        finally:
-            self.finished.set()
 
     async def _write_until_closed(self) -> None:
         while True:
@@ -463,7 +463,7 @@ class Connection:
             if not stream or stream in self.cursors:
                 await self._transmit(frame)
             return
-        self._replays.popleft()
+        del self._replays[0]
         for stream in replay.streams:
             if not any(stream in later.streams for later in self._replays):
                 self._release([stream])

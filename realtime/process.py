@@ -97,7 +97,7 @@ class Process:
         connections = self.hub.connections()
         for connection in connections:
             connection.close(CloseCode.RESTARTING, retry_after_ms=retry_ms())
-        waiting = [asyncio.ensure_future(connection.finished.wait()) for connection in connections]
+        waiting = [asyncio.ensure_future(connection.finished()) for connection in connections]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=CLOSING_SECONDS)
             for wait in late:

@@ -4,6 +4,7 @@
 
 /written     how many ready frames were handed to the server for writing at once, and how many of them it took
 /buffers?<p> how large the system's send buffer is for the peer at port p
+/hold?<s>    from now on the loop stands still for so many seconds after each close frame
 All else is the application's. Daphne looks at once whom to ping, not at every fifth turn.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "qflare.settings")
@@ -25,6 +27,7 @@ from qflare.serving import Certificate  # noqa: E402 - see above
 from realtime.publishing import use_loop  # noqa: E402 - see above
 
 counted = {"given": 0, "taken": 0}
+hold = {"seconds": 0.0}
 
 
 async def watched(scope, receive, send):
@@ -33,12 +36,24 @@ async def watched(scope, receive, send):
         await answer(send, f"{counted['given']} {counted['taken']}")
     elif scope["type"] == "http" and scope["path"] == "/buffers":
         await answer(send, str(send_buffer_towards(int(scope["query_string"]))))
+    elif scope["type"] == "http" and scope["path"] == "/hold":
+        hold["seconds"] = float(scope["query_string"])
+        await answer(send, "held from now on")
     else:
         if scope["type"] == "websocket":
             use_loop(asyncio.get_running_loop())
             frames = scope["extensions"]["qflare.frames"]
             scope["extensions"]["qflare.frames"] = {"write": counting(frames["write"])}
-        await application(scope, receive, send)
+        await application(scope, receive, holding(send))
+
+
+def holding(send):
+    async def send_and_hold(message):
+        await send(message)
+        if message["type"] == "websocket.close":
+            threading.Event().wait(hold["seconds"])
+
+    return send_and_hold
 
 
 def counting(write):

@@ -1,6 +1,6 @@
-"""Our Daphne before a little application that does with requests what a test asks for by their path.
+"""One of our servers before a little application that does with requests what a test asks for by their path.
 
-    python -m tests.qflare.http_program        prints its port
+    python -m tests.qflare.http_program daphne|uvicorn      prints its port
 
 /count       reads the body and answers how many bytes came, and in how many pieces
 /slow        reads a piece, waits for a request to /go, and reads the rest
@@ -13,6 +13,7 @@
 
 import asyncio
 import os
+import sys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "qflare.settings")
 
@@ -20,7 +21,7 @@ import django
 
 django.setup(set_prefix=False)
 
-from qflare.server import Server  # noqa: E402 - needs the settings
+from qflare import server, uvicorn_server  # noqa: E402 - needs the settings
 
 PIECE = 256 * 1024
 
@@ -35,8 +36,13 @@ class Application:
         self.may_go = asyncio.Event()
 
     async def __call__(self, scope, receive, send):
-        work = getattr(self, "do_" + scope["path"].strip("/"))
+        work = getattr(self, "do_" + scope.get("path", scope["type"]).strip("/"))
         await work(scope, receive, send)
+
+    async def do_lifespan(self, _, receive, send):
+        for part in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{part}.complete"})
 
     async def do_count(self, _, receive, send):
         size = pieces = 0
@@ -98,4 +104,5 @@ async def answer(send, text, status=200):
 
 
 if __name__ == "__main__":
-    Server(Application(), host="127.0.0.1", port=0, started=lambda port: print(port, flush=True)).run()
+    kind = {"daphne": server.Server, "uvicorn": uvicorn_server.Server}[sys.argv[1]]
+    kind(Application(), host="127.0.0.1", port=0, started=lambda port: print(port, flush=True)).run()

@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from qflare.serving import BACKLOG, KERNEL_BYTES
+from qflare.serving import BACKLOG, CLOSE_SECONDS, KERNEL_BYTES
 from tests.realtime.acts import note, record_now
 from tests.realtime.raw import PING, PONG, TEXT, RawClient, drop_all
 from tests.realtime.servers import OURS
@@ -115,6 +115,18 @@ def test_who_is_silent_is_pinged_and_lives_by_its_answers(kind, transactional_db
         record_now("system", note("still heard"))
         while "still heard" not in (payload := client.receive()[1]).decode("latin-1"):
             pass
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_close_code_arrives_though_the_loop_stands_still_for_longer_than_an_answer_may_take(
+    kind, is_encrypted, transactional_db, tmp_path, certificates
+):
+    with Program(kind, tmp_path, certificates if is_encrypted else None) as program:
+        client = program.dashboard()
+        program.ask(f"/hold?{CLOSE_SECONDS + 0.5}")
+        program.process.terminate()
+
+        assert client.close_code() == 4001
 
 
 def test_a_fleet_that_comes_while_the_server_is_busy_waits_in_its_queue(kind, transactional_db, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.realtime.servers import start_server
+from tests.realtime.servers import OURS, start_server
 
 ROOT = Path(__file__).parent.parent.parent
 GIVE_UP_SECONDS = 60
@@ -19,9 +19,9 @@ MIB = 1024 * 1024
 
 
 class Program:
-    """The little application behind our Daphne, in a process of its own."""
+    """The little application behind one of our servers, in a process of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, kind="daphne"):
         environment = {
             **os.environ,
             "QFLARE_DATA_DIR": str(folder),
@@ -29,7 +29,7 @@ class Program:
             "DATABASE_URL": "",
             "REDIS_URL": "",
         }
-        command = [sys.executable, "-m", "tests.qflare.http_program"]
+        command = [sys.executable, "-m", "tests.qflare.http_program", kind]
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
 
@@ -41,6 +41,11 @@ class Program:
         peer.connect(("127.0.0.1", self.port))
         peer.sendall(data)
         return peer
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(GIVE_UP_SECONDS) == 0
+        self.process.stdout.close()
 
     def ask(self, path):
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=GIVE_UP_SECONDS).text
@@ -62,15 +67,20 @@ class Program:
 def running_program(tmp_path_factory):
     program = Program(tmp_path_factory.mktemp("program"))
     yield program
-    program.process.terminate()
-    assert program.process.wait(GIVE_UP_SECONDS) == 0
-    program.process.stdout.close()
+    program.stop()
 
 
 @pytest.fixture
 def program(running_program):
     running_program.ask("/forget")
     return running_program
+
+
+@pytest.fixture(params=OURS)
+def any_program(request, tmp_path):
+    program = Program(tmp_path, request.param)
+    yield program
+    program.stop()
 
 
 def head(path, *headers, method="PUT"):
@@ -223,11 +233,11 @@ def test_an_application_waits_for_a_reader_and_memory_is_constant(program):
         reader.close()
 
 
-def test_a_reader_that_takes_nothing_is_ended_and_one_that_is_slow_is_not(program):
+def test_a_reader_that_takes_nothing_is_ended_and_one_that_is_slow_is_not(any_program):
     size = 64 * MIB
     with (
-        program.connect(head(f"/send?{size}", method="GET"), receive_buffer=4096) as deaf,
-        program.connect(head(f"/send?{size}", method="GET"), receive_buffer=65536) as slow,
+        any_program.connect(head(f"/send?{size}", method="GET"), receive_buffer=4096) as deaf,
+        any_program.connect(head(f"/send?{size}", method="GET"), receive_buffer=65536) as slow,
     ):
         taken = 0
         until = time.monotonic() + 4

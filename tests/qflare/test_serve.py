@@ -149,3 +149,34 @@ def test_static_files_are_collected_again_only_when_they_changed(tmp_path):
 
     assert first.stdout.split() == ["True", "False"], first.stderr
     assert second.stdout.split() == ["False", "False"]
+
+
+LOOK = """
+import gc, os, signal, threading
+import django
+from django.core.management import call_command
+
+def look():
+    while not gc.get_freeze_count():
+        threading.Event().wait(0.01)
+    print("old:", gc.get_freeze_count(), "new:", len(gc.get_objects()), "looks:", gc.isenabled(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+django.setup()
+call_command("migrate", verbosity=0)
+threading.Thread(target=look, daemon=True).start()
+call_command("serve", port=0, server={server!r})
+"""
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_what_start_up_has_made_is_never_looked_through_for_garbage_again(tmp_path, kind):
+    settings = {**os.environ, "QFLARE_DATA_DIR": str(tmp_path), "DATABASE_URL": "", "REDIS_URL": ""}
+    program = [sys.executable, "-c", LOOK.format(server=kind)]
+
+    done = subprocess.run(program, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300, check=False)
+
+    old, new, looks = re.search(r"old: (\d+) new: (\d+) looks: (\w+)", done.stdout).groups()
+    assert done.returncode == 0, done.stderr
+    assert int(old) > 10 * int(new)
+    assert looks == "True"

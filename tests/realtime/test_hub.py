@@ -14,10 +14,11 @@ from django.utils import timezone
 from fl import events
 from fl.models import Event, Stream
 from realtime.database import query
-from realtime.hub import Hub
+from realtime.hub import RECIPIENTS_AT_ONCE, Hub
 from realtime.process import running_process, this_process
 from tests.realtime.acts import make_stream, note, record, record_many, record_now, tick_now
 from tests.realtime.sockets import Closed, Socket, eventually
+from tests.realtime.turns import Turns
 
 
 @pytest.fixture
@@ -263,6 +264,23 @@ async def test_another_history_of_a_stream_ends_the_connections_that_follow_the_
     code, frames = await socket.closed()
     assert code == 4010
     assert frames[-1]["event"] == "bye"
+
+
+@pytest.mark.parametrize("kind", ["event", "tick", "plain"])
+async def test_a_burst_to_a_few_gives_the_loop_its_turns_as_one_event_to_many_does(loop, without_polls, kind):
+    await make_stream("system")
+    epoch = await query(lambda: Stream.objects.get(pk="system").epoch)
+    for _ in range(3):
+        await dashboard()
+    hub, places = this_process().hub, {"event": lambda n: {"seq": n}, "tick": lambda n: {"key": f"{n}"}}
+    message = {"type": "qflare.event", "stream": "system", "epoch": epoch, "frame": "{}"}
+    place = places.get(kind, lambda n: {})
+
+    async with Turns() as turns:
+        for n in range(1, 2 * RECIPIENTS_AT_ONCE + 1):
+            await hub.receive(message | place(n), group="dashboard")
+
+    assert turns.number >= 6
 
 
 async def test_a_connection_that_joins_while_a_query_is_slow_holds_up_nobody(loop, without_polls):

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from fl.models import Event
@@ -40,6 +41,22 @@ def test_of_several_processes_one_tells_and_the_last_to_be_well_tells_the_end(db
     assert end("anna", now)
     assert told() == 2
     assert not LayerOutage.objects.exists()
+
+
+def test_to_notice_what_others_have_noticed_is_no_error_of_the_database(db, now):
+    failed = []
+
+    def note_failures(execute, sql, parameters, many, context):
+        try:
+            return execute(sql, parameters, many, context)
+        except DatabaseError as error:  # of which Django keeps the last one, and with it all that was at work
+            failed.append(error)
+            raise
+
+    with connection.execute_wrapper(note_failures):
+        assert [begin(name, now) for name in ("anna", "berta", "anna")] == [True, False, False]
+
+    assert failed == []
 
 
 def test_a_process_that_died_without_the_layer_does_not_hold_up_the_end(db, now):

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from channels.layers import InMemoryChannelLayer, channel_layers
 from django.conf import settings
 
 from realtime import publishing
-from realtime.publishing import own_loop, publish
+from realtime.publishing import MESSAGES_AT_ONCE, own_loop, publish
 from tests.realtime.sockets import eventually
+from tests.realtime.turns import Turns
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -101,6 +103,16 @@ async def test_the_loop_is_called_once_for_all_that_is_published_until_it_comes(
         await eventually(lambda turn=turn: len(layer.sent) == 100 * turn)
 
     assert [n for _, n, _ in layer.sent] == [*range(100), *range(100)]
+
+
+async def test_a_burst_onto_a_layer_that_never_waits_gives_the_loop_its_turns(layer):
+    publishing.use_loop(asyncio.get_running_loop())
+
+    async with Turns(lambda: len(layer.sent)) as turns:
+        publish(numbers(0, 1000))
+        await eventually(lambda: len(layer.sent) == 1000)
+
+    assert max(later - sent for sent, later in pairwise(turns.seen)) <= MESSAGES_AT_ONCE
 
 
 async def test_a_layer_that_is_away_is_complained_of_once_and_used_again_when_it_is_back(layer, caplog):

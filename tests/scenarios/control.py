@@ -219,6 +219,7 @@ def _remains():
 
     process = running_process()
     hub = process.hub
+    objects = _objects()
     return {
         "connections": len(hub.connections()),
         "members": sum(map(len, hub._members.values())) + len(hub._groups),
@@ -229,7 +230,8 @@ def _remains():
         "streams followed": len(hub._streams),
         "pages being read": len(hub.log._reading),
         "tasks": dict(sorted(_tasks().items())),
-        "objects": dict(sorted(_objects().items())),
+        "objects": {kind: count for kind, count in objects.items() if kind not in PASSING},
+        "passing": {kind: count for kind, count in objects.items() if kind in PASSING},
     }
 
 
@@ -267,7 +269,7 @@ KEPT = {"LogEntry", "_Key"}
 """Pages of the log are kept, and when each key last ticked: a bounded number of them."""
 PASSING = {"ServerProcess", "Figures", "Standing", "StreamHead", "_Finding"}
 """What comes and goes all the time: a process tells how it is, polls heads, asks whether the layer carries, and who may
-still be there."""
+still be there. Between two such turns there is none of it."""
 
 
 def _objects():
@@ -276,6 +278,6 @@ def _objects():
     for one in gc.get_objects():
         kind = type(one)
         package = str(kind.__module__).partition(".")[0]
-        if package in ("realtime", "qflare") and kind.__name__ not in KEPT | PASSING:
+        if package in ("realtime", "qflare") and kind.__name__ not in KEPT:
             found[kind.__name__] += 1
-    return found
+    return dict(sorted(found.items()))

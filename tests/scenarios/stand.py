@@ -82,7 +82,8 @@ class LiveServer(Server):
     def assert_clean(self):
         """Wait until there is what there was before anybody came, and no more."""
         give_up = time.monotonic() + GIVE_UP_SECONDS
-        while left := more_than(self.before, self.remains()):
+        fewest = Fewest()
+        while left := more_than(self.before, fewest.of(self.remains())):
             assert time.monotonic() < give_up, f"something is left behind: {left}"
             time.sleep(0.02)
 
@@ -91,7 +92,8 @@ class LiveServer(Server):
         give_up = time.monotonic() + GIVE_UP_SECONDS
         while True:
             now = self.remains()
-            if now["sockets"] == 1 and has_only(0, now) and now == self.remains():
+            is_still = now | {"passing": {}} == self.remains() | {"passing": {}}
+            if now["sockets"] == 1 and has_only(0, now) and is_still:
                 return now
             assert time.monotonic() < give_up, now
             time.sleep(0.02)
@@ -197,14 +199,29 @@ class Stand:
         return [name.decode() for name in found if b"watch." not in name]
 
 
+class Fewest:
+    """How few of each kind that comes and goes there were at any look: of what is left behind there always are some."""
+
+    def __init__(self):
+        self._seen = None
+
+    def of(self, remains):
+        """Look, and return what remains with the fewest of what passes."""
+        now = remains["passing"]
+        seen = now if self._seen is None else self._seen
+        self._seen = {kind: min(count, now.get(kind, 0)) for kind, count in seen.items()}
+        return {**remains, "passing": self._seen}
+
+
 def more_than(before, now):
     """Return what there is that there was not before, or not so many of: name → (before, now).
 
-    Of tasks and objects fewer are as good: some come and go with what a process does all the time.
+    Of tasks and objects fewer are as good: some come and go with what a process does all the time. Of objects that pass
+    none may be left at all, so that it does not matter how many there happened to be before.
     """
     more = {}
     for name, what in now.items():
-        was = before[name]
+        was = dict.fromkeys(what, 0) if name == "passing" else before[name]
         if isinstance(what, dict):
             more |= {kind: (was.get(kind, 0), count) for kind, count in what.items() if count > was.get(kind, 0)}
         elif what != was:

@@ -12,7 +12,7 @@ from tests.fl.threads import eventually
 from tests.realtime.raw import CLOSE, RawClient
 from tests.scenarios.crowd import Crowd
 from tests.scenarios.memory import MB, Level
-from tests.scenarios.stand import has_only, more_than
+from tests.scenarios.stand import Fewest, has_only, more_than
 from tests.scenarios.table import SEED, scenario
 
 TURNS, WARM_TURNS = 12, 4
@@ -44,11 +44,11 @@ def test_a_day_of_comings_and_goings_leaves_nothing_behind(stand):
         if turn == WARM_TURNS:
             before, level = settled(server, 200), Level(server)
 
-    left = {}
+    left, fewest = {}, Fewest()
 
     def is_as_before():
         left.clear()
-        left.update(more_than(before, settled(server, 200)))
+        left.update(more_than(before, fewest.of(settled(server, 200))))
         return not left
 
     eventually(is_as_before, lambda: f"there is more than before: {left}")

@@ -1,5 +1,6 @@
 """`manage.py serve`: the web server and the coordinator in one process, which is all a small installation needs."""
 
+import gc
 import os
 import socket
 import ssl
@@ -58,19 +59,28 @@ class Command(BaseCommand):
         require_migrations()
         if collect_if_stale():
             self.stderr.write("collected static files")
+        # What start-up makes stays to the end. To look through it for garbage would take half a second by now, and
+        # later stop all sockets for a fifth of a second, again and again.
+        gc.disable()
+        try:
+            self._serve(server, host, port, shown, has_coordinator=not no_coordinator)
+        finally:
+            gc.enable()
+        self.stderr.write("stopped")
 
-        # Late, since both load torch: what is wrong above is said at once.
+    def _serve(self, server: str, host: str, port: int, shown: Certificate | None, *, has_coordinator: bool) -> None:
+        # Late, since both load torch: what is wrong before is said at once.
         from fl.coordinator import Coordinator
         from qflare.asgi import application
 
-        coordinator = None if no_coordinator else Coordinator()
+        coordinator = Coordinator() if has_coordinator else None
         end = _End(coordinator)
         serving = server_class(server)(
             application,
             host=host,
             port=port,
             certificate=shown,
-            started=lambda bound: self._say_where("https" if shown else "http", host, bound),
+            started=lambda bound: self._listen("https" if shown else "http", host, bound),
             ending=end.begin,
         )
         if coordinator is not None:
@@ -81,9 +91,11 @@ class Command(BaseCommand):
             raise CommandError(cannot_listen(host, port, str(error))) from error
         finally:
             end.finish()
-        self.stderr.write("stopped")
 
-    def _say_where(self, scheme: str, host: str, port: int) -> None:
+    def _listen(self, scheme: str, host: str, port: int) -> None:
+        """Say where, and look for garbage from now on, in what is made from now on."""
+        gc.freeze()
+        gc.enable()
         name = f"[{host}]" if ":" in host else host
         self.stdout.write(f"serving on {scheme}://{name}:{port}/ (process {os.getpid()})")
         self.stdout.flush()
