@@ -228,11 +228,8 @@ class Requests(H11Protocol):
         self._answer_timer = None
         if self.transport.get_protocol() is not self:
             return  # it has become a WebSocket, or is about to hear that the peer is gone
-        now, patience, waiting = (
-            self.loop.time(),
-            settings.QFLARE_TRANSFER_SECONDS,
-            _waiting_in(self.transport, self._tcp),
-        )
+        now, patience = self.loop.time(), settings.QFLARE_TRANSFER_SECONDS
+        waiting = _waiting_in(self.transport, self._tcp)
         # With what the system keeps: of that it makes no room for long, however steadily a slow peer takes it.
         untaken = waiting + kept_by_system(self.transport.get_extra_info("socket").fileno()) if waiting else 0
         if not waiting or untaken != self._untaken:  # an application cannot add to it for long
