@@ -373,7 +373,7 @@ def _take_lease(
         and serving_since is not None
         and older.connected_at < serving_since
     )
-    since, count = _count_replacement(device, older, now, counts=not may_be_dead)
+    since, count, is_duplicate = _count_replacement(device, older, now, counts=not may_be_dead)
     # Whether there was one is asked of the write itself: a sweep may have ended it, and said so, since we looked.
     _, was_offline = PresenceLease.objects.update_or_create(
         device=device,
@@ -385,6 +385,7 @@ def _take_lease(
             "closed_at": None,
             "replaced_since": since,
             "replacements": count,
+            "is_duplicate": is_duplicate,
         },
     )
     return was_offline
@@ -392,23 +393,26 @@ def _take_lease(
 
 def _count_replacement(
     device: Device, older: PresenceLease | None, now: datetime, *, counts: bool
-) -> tuple[datetime | None, int]:
-    """See to the end of the connection that is replaced, if it lives; return since when replacements are counted."""
+) -> tuple[datetime | None, int, bool]:
+    """See to the end of the connection that is replaced, if it lives.
+
+    Returns:
+        Since when replacements are counted, how many there were, and whether this was one too many.
+    """
     if older is None:
-        return None, 0
+        return None, 0, False
     if older.closed_at is not None:
-        return older.replaced_since, older.replacements
+        return older.replaced_since, older.replacements, False
     since, count = older.replaced_since, older.replacements + counts
     if since is None or now - since > timedelta(seconds=settings.QFLARE_REPLACEMENTS_WITHIN_SECONDS):
         since, count = now, int(counts)
     if count <= settings.QFLARE_MAX_REPLACEMENTS:
-        ending = partial(signals.device_replaced.send_robust, None, connection_id=older.connection_id)
-    else:
-        since, count = None, 0
-        ending = partial(signals.device_duplicated.send_robust, None)
-        _tell_of_duplicates(device, now)
-    on_commit(partial(ending, device_id=device.pk), robust=True)
-    return since, count
+        replaced = partial(signals.device_replaced.send_robust, None, connection_id=older.connection_id)
+        on_commit(partial(replaced, device_id=device.pk), robust=True)
+        return since, count, False
+    _tell_of_duplicates(device, now)
+    on_commit(partial(signals.device_duplicated.send_robust, None, device_id=device.pk), robust=True)
+    return None, 0, True
 
 
 def _tell_of_duplicates(device: Device, now: datetime) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -13,11 +13,13 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
+from django.db import Error as DatabaseFailure
 from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
 
 from edge.identity import AUTH_CONTEXT, BadSignature, SigningKey, verify
 from edge.protocol import handshake
+from edge.protocol.close_codes import CloseCode
 from fl.exceptions import NotAllowed, Unauthenticated
 from fl.lifecycle import DeviceState
 from fl.models import Device, PresenceLease
@@ -62,6 +64,25 @@ def person_of(kind: Kind, cookie: str) -> Person:
     if isinstance(user, User):
         return Person(principal, user.get_username(), key, password_digest(user))
     return Person(principal)
+
+
+def people_of(cookies: Sequence[tuple[Kind, str]]) -> list[Person | Exception]:
+    """Return who session cookies are for, each as `person_of` says or with what it raises; of equal ones once."""
+    known: dict[tuple[Kind, str], Person | Exception] = {}
+    for kind, cookie in cookies:
+        if (kind, cookie) not in known:
+            known[kind, cookie] = _person_or_error(kind, cookie)
+    return [known[one] for one in cookies]
+
+
+def _person_or_error(kind: Kind, cookie: str) -> Person | Exception:
+    try:
+        return person_of(kind, cookie)
+    except DatabaseFailure:
+        raise
+    except Exception as error:
+        # Most often a refusal; whatever it is, it must not keep the others out.
+        return error
 
 
 def principal_on(kind: Kind, user: User | AnonymousUser) -> Principal:
@@ -197,17 +218,40 @@ def verify_device(*, device_id: int, hello: str, challenge: str, signature: str)
         raise Unauthenticated(_NOT_PROVEN)
 
 
-def barred_replaced_lapsed(connections: dict[int, str]) -> tuple[set[int], set[int], set[int]]:
-    """Return which devices may no longer be connected, which have a newer connection than this one, and which no lease.
+@dataclass(frozen=True)
+class DeviceStanding:
+    """Which connections of devices are to end, by their ids, and which devices have no lease."""
+
+    ends: dict[str, CloseCode]
+    lapsed: frozenset[int]
+
+
+def device_standing_of(connections: Mapping[str, int]) -> DeviceStanding:
+    """Look up devices that are connected and their leases, in two queries however many there are.
 
     Args:
-        connections: device id → id of its connection here.
+        connections: id of a connection here → id of its device.
     """
-    states = dict(Device.objects.filter(pk__in=connections).values_list("pk", "state"))
-    leases = dict(PresenceLease.objects.filter(device_id__in=connections).values_list("device_id", "connection_id"))
-    barred = {device_id for device_id in connections if states.get(device_id) != DeviceState.ACTIVE}
-    replaced = {pk for pk, connection_id in connections.items() if leases.get(pk, connection_id) != connection_id}
-    return barred, replaced - barred, connections.keys() - leases.keys() - barred
+    ids = set(connections.values())
+    states = dict(Device.objects.filter(pk__in=ids).values_list("pk", "state"))
+    leases = PresenceLease.objects.filter(device__in=ids).in_bulk(field_name="device_id")
+    ends = {
+        connection_id: code
+        for connection_id, device_id in connections.items()
+        if (code := _end_of(connection_id, states.get(device_id), leases.get(device_id)))
+    }
+    active = {device_id for device_id in ids if states.get(device_id) == DeviceState.ACTIVE}
+    return DeviceStanding(ends, frozenset(active - leases.keys()))
+
+
+def _end_of(connection_id: str, state: str | None, lease: PresenceLease | None) -> CloseCode | None:
+    if state != DeviceState.ACTIVE:
+        return CloseCode.DEVICE_BARRED
+    if lease is not None and lease.is_duplicate:
+        return CloseCode.TOO_MANY
+    if lease is not None and lease.connection_id != connection_id:
+        return CloseCode.REPLACED
+    return None
 
 
 @cache

@@ -11,6 +11,8 @@ CODES: dict[type[FlError], CloseCode] = {
     DevicePending: CloseCode.NOT_APPROVED,
 }
 """The nearest class above an error's own decides."""
+DUPLICATE_IDENTITY = "more than one device connects with this identity"
+"""What a `bye` says to both of a pair that takes turns."""
 
 
 def close_code_of(error: FlError) -> CloseCode:

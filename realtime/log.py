@@ -63,7 +63,7 @@ class LogEntry:
 
 
 class LogPages:
-    """The log in pages of CHUNK_EVENTS; full ones never change and are kept, the one at the head is read anew."""
+    """The log in pages of CHUNK_EVENTS; what was read of them never changes and is kept, only what follows is read."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str, int], list[LogEntry]] = OrderedDict()
@@ -74,9 +74,10 @@ class LogPages:
     async def after(self, stream: str, epoch: str, seq: int) -> list[LogEntry]:
         """Return the events that follow `seq`, in order, up to the end of their page; none at the stream's head."""
         key = (stream, epoch, seq // CHUNK_EVENTS)
-        page = self._kept.get(key)
-        if page is not None:
+        page = self._kept.get(key, [])
+        if page:
             self._kept.move_to_end(key)
+        if len(page) == CHUNK_EVENTS:
             return [entry for entry in page if entry.seq > seq]
         joined = self._is_read_now(key)
         found = [entry for entry in await self._read(key) if entry.seq > seq]
@@ -91,20 +92,24 @@ class LogPages:
 
     async def _read(self, key: tuple[str, str, int]) -> list[LogEntry]:
         if not self._is_read_now(key):
-            stream, epoch, number = key
-            begun = asyncio.ensure_future(query(read_page, stream, epoch, number * CHUNK_EVENTS))
+            begun = asyncio.ensure_future(self._read_on(key))
             begun.add_done_callback(partial(self._forget, key))
             self._reading[key] = begun
-        task = self._reading[key]
         # One reader that goes away must not take the page from the others.
-        page = await asyncio.shield(task)
-        if len(page) == CHUNK_EVENTS and key not in self._kept:
-            self._keep(key, page)
-        return page
+        return await asyncio.shield(self._reading[key])
+
+    async def _read_on(self, key: tuple[str, str, int]) -> list[LogEntry]:
+        stream, epoch, number = key
+        known = self._kept.get(key, [])
+        after = known[-1].seq if known else number * CHUNK_EVENTS
+        news = await query(read_events, stream, epoch, after=after, to=(number + 1) * CHUNK_EVENTS)
+        if news:
+            self._keep(key, [*known, *news])
+        return [*known, *news]
 
     def _keep(self, key: tuple[str, str, int], page: list[LogEntry]) -> None:
+        self.size += _size_of(page) - _size_of(self._kept.pop(key, []))
         self._kept[key] = page
-        self.size += _size_of(page)
         while self.size > KEPT_BYTES and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self.size -= _size_of(oldest)
@@ -119,9 +124,9 @@ def _size_of(page: list[LogEntry]) -> int:
     return sum(entry.size for entry in page)
 
 
-def read_page(stream: str, epoch: str, seq: int) -> list[LogEntry]:
-    """Return the CHUNK_EVENTS events after `seq`, as far as they are there."""
-    rows = Event.objects.filter(stream_id=stream, seq__gt=seq, seq__lte=seq + CHUNK_EVENTS).order_by("seq")
+def read_events(stream: str, epoch: str, *, after: int, to: int) -> list[LogEntry]:
+    """Return the events of a stream after one number and up to another, as far as they are there."""
+    rows = Event.objects.filter(stream_id=stream, seq__gt=after, seq__lte=to).order_by("seq")
     return [
         LogEntry(stream, epoch, number, event, data, format_timestamp(timestamp))
         for number, event, data, timestamp in rows.values_list("seq", "event", "data", "timestamp")

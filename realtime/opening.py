@@ -1,16 +1,17 @@
 """How a connection takes up its streams: what it missed out of the log, or where that cannot be, what is true now.
 
-`plan` reads, at one moment, where each stream stands and, where something cannot be recovered, the snapshot. `replay`
-turns the plan into frames: `recent_events` of each stream up to that moment, then the snapshot. From there the
-connection goes on live.
+`plan` reads, at one moment, where each stream stands and, where something cannot be recovered, the snapshot; `plans`
+does it for many who come at once. `replay` turns the plan into frames: `recent_events` of each stream up to that
+moment, then the snapshot. From there the connection goes on live.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from django.conf import settings
+from django.db import Error as DatabaseFailure
 from django.db.models import Q
 
 from edge.protocol.server import LoggedEvent, Position, RecentEvents, Snapshot, encode_frame, encode_payload
@@ -23,6 +24,7 @@ from realtime.limits import CHUNK_BYTES, CHUNK_EVENTS
 from realtime.log import LogPages
 from realtime.messages import Labels
 
+T = TypeVar("T")
 Reason = Literal["", "fresh", "epoch", "too_old", "too_far"]
 
 
@@ -81,48 +83,119 @@ def resume_from(position: Position | None, *, epoch: str, head: int, kept_from: 
     return Resume(max(0, head - history), recovered=False, reason=reason)
 
 
-def plan(
-    *,
-    principal: Principal,
-    kind: Kind,
-    since: Mapping[str, Position],
-    streams: Sequence[str] | None = None,
-    history: int,
-    always_snapshot: bool = False,
-) -> Plan:
-    """Read where a connection's streams stand, and how each is taken up; streams it may not see are not mentioned.
+@dataclass(frozen=True)
+class Opening:
+    """What a connection asks for that comes, or that takes up further streams.
 
-    Args:
+    Attributes:
         since: where the client stands; these streams are followed too.
-        streams: only these; None for all that the connection follows unasked.
         history: how many of the newest events of a stream one gets that does not resume.
+        streams: only these; None for all that the connection follows unasked.
         always_snapshot: give the snapshot although everything is recovered.
     """
+
+    principal: Principal
+    kind: Kind
+    since: Mapping[str, Position]
+    history: int
+    streams: Sequence[str] | None = None
+    always_snapshot: bool = False
+
+
+def plan(asked: Opening) -> Plan:
+    """Read where a connection's streams stand, and how each is taken up; streams it may not see are not mentioned."""
     with consistent_read():
-        wanted = set(since) | (_followed_unasked(principal, kind) if streams is None else set(streams))
-        # No stream's name has a NUL, and PostgreSQL takes no text with one, not even to look for.
-        wanted = {name for name in wanted if "\0" not in name}
-        rows = streams_for(principal).filter(name__in=wanted).order_by("name")
-        parts = [_part(row, _position_in(row, since, principal), history) for row in rows]
-        # Without any stream yet, one who comes for everything is still told what is true.
-        is_resumed = all(part.resume.recovered for part in parts) and (bool(parts) or streams is not None)
-        if is_resumed and not always_snapshot:
-            return Plan(parts)
-        return Plan(parts, snapshot_for(principal))
+        return _plan(asked, _Moment())
 
 
-def _followed_unasked(principal: Principal, kind: Kind) -> set[str]:
+def plans(asked: Sequence[Opening]) -> list[Plan | Exception]:
+    """Make the plans of several connections at one moment, each as `plan` does or with what it raises."""
+    with consistent_read():
+        moment = _Moment()
+        return [_plan_or_error(one, moment) for one in asked]
+
+
+def _plan_or_error(asked: Opening, moment: "_Moment") -> Plan | Exception:
+    try:
+        return _plan(asked, moment)
+    except DatabaseFailure:
+        raise
+    except Exception as error:
+        # What one asks for must not keep the others out.
+        return error
+
+
+def _plan(asked: Opening, moment: "_Moment") -> Plan:
+    followed = _followed_unasked(asked, moment) if asked.streams is None else set(asked.streams)
+    # No stream's name has a NUL, and PostgreSQL takes no text with one, not even to look for.
+    wanted = frozenset(name for name in followed.union(asked.since) if "\0" not in name)
+    rows = moment.streams(asked.principal, wanted)
+    parts = [_part(row, _position_in(row, asked), asked.history, moment) for row in rows]
+    # Without any stream yet, one who comes for everything is still told what is true.
+    is_resumed = all(part.resume.recovered for part in parts) and (bool(parts) or asked.streams is not None)
+    if is_resumed and not asked.always_snapshot:
+        return Plan(parts)
+    return Plan(parts, moment.snapshot(asked.principal))
+
+
+class _Moment:
+    """What is true at one moment; what several see alike is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def open_runs(self, principal: Principal) -> list[int]:
+        """Return the runs that have not ended, of those that this one may see."""
+
+        def read() -> list[int]:
+            return list(runs_for(principal).filter(ended_at__isnull=True).values_list("pk", flat=True))
+
+        return self._once(("runs", _eyes(principal)), read)
+
+    def streams(self, principal: Principal, names: frozenset[str]) -> list[Stream]:
+        """Return the streams of these names that there are and that this one may see, by name."""
+
+        def read() -> list[Stream]:
+            return list(streams_for(principal).filter(name__in=names).order_by("name"))
+
+        return self._once(("streams", _eyes(principal), names), read)
+
+    def kept_after(self, stream: Stream, seq: int) -> int:
+        """Return the oldest event after this one that the log still has; head + 1 when there is none."""
+
+        def read() -> int:
+            later = Event.objects.filter(Q(stream=stream) & Q(seq__gt=seq)).order_by("seq")
+            return later.values_list("seq", flat=True).first() or stream.head + 1
+
+        return self._once(("kept", stream.name, seq), read)
+
+    def snapshot(self, principal: Principal) -> Snapshot:
+        """Return what is true, as this one may see it."""
+        return self._once(("snapshot", _eyes(principal)), lambda: snapshot_for(principal))
+
+    def _once(self, what: Any, read: Callable[[], T]) -> T:
+        if what not in self._known:
+            self._known[what] = read()
+        found: T = self._known[what]
+        return found
+
+
+def _eyes(principal: Principal) -> Principal:
+    # What one sees does not depend on who of all people with a role one is.
+    return replace(principal, user_id=None)
+
+
+def _followed_unasked(asked: Opening, moment: _Moment) -> set[str]:
     """Return the streams that a connection follows from the start: runs that have not ended, and what is its own."""
-    open_runs = runs_for(principal).filter(ended_at__isnull=True).values_list("pk", flat=True)
-    names = {f"run:{pk}" for pk in open_runs} | {SYSTEM, audience_stream(kind)}
-    if principal.device_id is not None:
-        names.add(f"device:{principal.device_id}")
+    names = {f"run:{pk}" for pk in moment.open_runs(asked.principal)} | {SYSTEM, audience_stream(asked.kind)}
+    if asked.principal.device_id is not None:
+        names.add(f"device:{asked.principal.device_id}")
     return names
 
 
-def _position_in(row: Stream, since: Mapping[str, Position], principal: Principal) -> Position | None:
-    position = since.get(row.name)
-    device_id = principal.device_id
+def _position_in(row: Stream, asked: Opening) -> Position | None:
+    position = asked.since.get(row.name)
+    device_id = asked.principal.device_id
     if position is None and device_id is not None and row.name == f"device:{device_id}":
         acked = Device.objects.values_list("acked_seq", flat=True).get(pk=device_id)
         # What a device has not acknowledged is told again, even to one that lost its memory.
@@ -130,11 +203,10 @@ def _position_in(row: Stream, since: Mapping[str, Position], principal: Principa
     return position
 
 
-def _part(row: Stream, position: Position | None, history: int) -> Part:
+def _part(row: Stream, position: Position | None, history: int, moment: _Moment) -> Part:
     kept_from = row.head + 1
     if position is not None and 0 <= position.seq < row.head:
-        later = Event.objects.filter(Q(stream=row) & Q(seq__gt=position.seq)).order_by("seq")
-        kept_from = later.values_list("seq", flat=True).first() or kept_from
+        kept_from = moment.kept_after(row, position.seq)
     resume = resume_from(position, epoch=row.epoch, head=row.head, kept_from=kept_from, history=history)
     return Part(row.name, row.epoch, row.head, Labels(row.task, row.public), resume)
 

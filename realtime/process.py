@@ -19,10 +19,10 @@ from django.utils import timezone
 from edge.protocol.close_codes import CloseCode
 from fl import devices, histories, notifications
 from fl.visibility import Principal
-from realtime import authentication, layer_outages, statistics
+from realtime import authentication, layer_outages, opening, statistics
 from realtime.authentication import Person, Standing
 from realtime.checks import layer_is_in_memory
-from realtime.close_codes import close_code_of
+from realtime.close_codes import DUPLICATE_IDENTITY, close_code_of
 from realtime.connection import Connection
 from realtime.database import THREADS, query
 from realtime.door import Door, raise_open_files
@@ -30,6 +30,7 @@ from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
 from realtime.tasks import end
+from realtime.together import Together
 from realtime.watch import LayerWatch
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,12 @@ class Process:
         self.hub = Hub(self._recheck_group)
         self.watch = LayerWatch(self.hub, self)
         self.door = Door()
-        self.openings = asyncio.Semaphore(THREADS)
-        """Whose turn it is to ask the database for what their opening needs: no more than it can be asked at once."""
+        # Those who come in ask no more at once than the database can be asked.
+        turn = asyncio.Semaphore(THREADS)
+        self.who = Together(authentication.people_of, turn)
+        """Who the cookies of those who come in are for."""
+        self.plans = Together(opening.plans, turn)
+        """How those who come in take up their streams."""
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
         self.devices: dict[str, int] = {}
@@ -106,6 +111,8 @@ class Process:
     async def stop(self) -> None:
         """Stop the clockwork, leave the layer, and take back the row of this process."""
         await end(self._clockwork)
+        await self.who.stop()
+        await self.plans.stop()
         await self.watch.stop()
         await self.hub.stop()
         _processes.pop(asyncio.get_running_loop(), None)
@@ -189,17 +196,14 @@ class Process:
 
     async def _recheck_devices(self, heard: Collection[str]) -> None:
         """Look at all devices here; those heard from that have no lease any more get one again."""
-        here = {device_id: connection_id for connection_id, device_id in self.devices.items()}
-        if not here:
+        if not self.devices:
             return
-        barred, replaced, lapsed = await query(authentication.barred_replaced_lapsed, here)
+        standing = await query(authentication.device_standing_of, dict(self.devices))
         for connection in self.hub.connections(Kind.CLIENTS):
-            device_id = self.devices.get(connection.id)
-            if device_id in barred:
-                connection.close(CloseCode.DEVICE_BARRED)
-            elif device_id in replaced and here[device_id] == connection.id:
-                connection.close(CloseCode.REPLACED)
-        alive = {device_id: here[device_id] for device_id in lapsed if here[device_id] in heard}
+            if code := standing.ends.get(connection.id):
+                connection.close(code, DUPLICATE_IDENTITY if code is CloseCode.TOO_MANY else "")
+        newest = {device_id: connection_id for connection_id, device_id in self.devices.items()}
+        alive = {pk: newest[pk] for pk in standing.lapsed if newest.get(pk) in heard}
         if alive:
             await query(devices.still_connected, connections=alive, instance=self.instance, now=timezone.now())
 

@@ -20,6 +20,7 @@ from fl.events import SYSTEM
 from fl.signals import AtWork, Recorded, Ticked
 from realtime import messages
 from realtime.authentication import session_digest
+from realtime.close_codes import DUPLICATE_IDENTITY
 from realtime.gathering import GATHER_SECONDS, Gathering
 from realtime.groups import Kind, device_group, groups_of, user_group
 from realtime.messages import Ending
@@ -106,8 +107,7 @@ def _end_replaced(device_id: int, connection_id: str, **_: Any) -> None:
 
 def _end_duplicates(device_id: int, **_: Any) -> None:
     group = device_group(device_id)
-    ending = Ending(CloseCode.TOO_MANY, "more than one device connects with this identity")
-    publish([(group, messages.close_message(group, ending))])
+    publish([(group, messages.close_message(group, Ending(CloseCode.TOO_MANY, DUPLICATE_IDENTITY)))])
 
 
 def _end_session(request: HttpRequest | None, user: User | None, **_: Any) -> None:

@@ -70,6 +70,8 @@ class PresenceLease(models.Model):
     """When the replacements that are counted began."""
     replacements = models.PositiveSmallIntegerField(default=0)
     """How often a connection was replaced by a newer one while it lived, within a minute."""
+    is_duplicate = models.BooleanField(default=False)
+    """This connection, and the one that it replaced, are to end: two devices use one identity."""
 
     def __str__(self) -> str:
         return f"{self.device_id} until {self.lease_until:%H:%M:%S}"

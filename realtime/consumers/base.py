@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -30,12 +30,11 @@ from realtime.database import query
 from realtime.door import CROWDED
 from realtime.groups import Kind
 from realtime.limits import MAX_POSITIONS, ErrorBudget, TokenBucket, limits_of
-from realtime.opening import Plan
+from realtime.opening import Opening, Plan
 from realtime.process import Process, retry_ms, this_process
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Message = dict[str, Any]
 Scope = Any
 """ASGI's dicts; the stubs of Channels know a narrower shape for each server."""
@@ -219,7 +218,7 @@ class Consumer(AsyncWebsocketConsumer):
     async def open(self, since: dict[str, Position], welcome: Callable[[Plan], Welcome], *groups: str) -> None:
         """Join the hub, say welcome, and send what was missed; from then on the connection is live."""
         await self.process.hub.join(self.connection, self.kind, *groups)
-        plan = await self.unless_given_up(lambda: self._plan(since, None))
+        plan = await self.process.plans.ask(self._opening(since, None), self.is_wanted)
         if plan is None:
             return
         self.process.hub.track((part.stream, part.epoch, part.head, part.labels) for part in plan.parts)
@@ -228,18 +227,12 @@ class Consumer(AsyncWebsocketConsumer):
         self.is_open = True
         self._schedule_heartbeat()
 
-    async def unless_given_up(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """Ask the database what one cannot be let in without, when it is one's turn; None if that came too late.
+    def is_wanted(self) -> bool:
+        """Say whether the connection has not been given up meanwhile."""
+        return self.connection.closed_with is None
 
-        Where more come at once than can be let in in time, what is done for those who were sent away would keep all
-        others waiting until they are sent away too.
-        """
-        async with self.process.openings:
-            return None if self.connection.closed_with is not None else await ask()
-
-    async def _plan(self, since: dict[str, Position], streams: list[str] | None) -> Plan:
-        return await query(
-            opening.plan,
+    def _opening(self, since: dict[str, Position], streams: list[str] | None) -> Opening:
+        return Opening(
             principal=self.connection.principal,
             kind=self.kind,
             since=since,
@@ -343,7 +336,8 @@ class Consumer(AsyncWebsocketConsumer):
         names = list(dict.fromkeys(streams))
         self.connection.hold(names)
         try:
-            plan = await self._plan({name: since[name] for name in names if name in since}, names)
+            positions = {name: since[name] for name in names if name in since}
+            plan = await query(opening.plan, self._opening(positions, names))
         except Exception:
             self.connection.resume([], nothing(), released=names)
             raise

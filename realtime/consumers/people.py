@@ -7,9 +7,8 @@ import msgspec
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Welcome
 from fl.exceptions import Unauthenticated
-from realtime.authentication import Person, header, origin_is_allowed, person_of, session_digest
+from realtime.authentication import Person, header, origin_is_allowed, session_digest
 from realtime.consumers.base import Consumer
-from realtime.database import query
 from realtime.groups import user_group
 from realtime.opening import Plan
 
@@ -60,7 +59,7 @@ class PeopleConsumer(Consumer):
         """Return who a page's cookie is for; None where it was given up meanwhile."""
         cookie = header(self.scope["headers"], b"cookie")
         try:
-            return await self.unless_given_up(lambda: query(person_of, self.kind, cookie if self.origin else ""))
+            return await self.process.who.ask((self.kind, cookie if self.origin else ""), self.is_wanted)
         except Unauthenticated:
             if cookie and not self.origin:
                 logger.warning(

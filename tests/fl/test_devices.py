@@ -465,8 +465,12 @@ def test_many_replacements_within_a_minute_are_two_devices(heard, django_capture
             connect(device, f"c{second}", at(second))
 
     assert len(alarms()) == 1
-    # The last is told of by another signal: all connections end.
+    # The last is told of by another signal, and its lease says so too: all connections end.
     assert heard == [("replaced", device.pk, f"c{second}") for second in range(3)]
+    assert PresenceLease.objects.get().is_duplicate
+    devices.disconnected(connection_id="c4", now=at(4))
+    connect(device, "c5", at(5))
+    assert not PresenceLease.objects.get().is_duplicate
 
 
 @pytest.mark.parametrize(("within", "apart"), [(60, 25), (5, 2)])

@@ -11,6 +11,7 @@ from fl import devices, events
 from fl.devices import device_of_token
 from fl.lifecycle import AssignmentState
 from fl.models import Assignment, Device, Event, PresenceLease
+from realtime.memory_layer import MemoryChannelLayer
 from realtime.process import this_process
 from tests.builders import participant, person, started_run, step
 from tests.realtime.acts import cookie_of, make_stream, note, record, tick_now
@@ -460,6 +461,33 @@ async def test_two_that_use_one_identity_are_told_of_and_both_ended_for_a_while(
     for socket in (sockets[3], last):
         await socket.leave()
     # Counting begins anew, so that it may come back.
+    await connected_device(device)
+
+
+@pytest.fixture
+def deaf(monkeypatch):
+    """A layer that brings nothing to anybody."""
+
+    async def swallow(self, group, message):
+        pass
+
+    monkeypatch.setattr(MemoryChannelLayer, "group_send", swallow)
+
+
+async def test_what_the_layer_does_not_tell_of_older_connections_and_pairs_the_leases_do(loop, deaf):
+    device = await enrolled()
+    sockets = [await connected_device(device) for _ in range(4)]
+    await this_process().recheck()
+    assert [(await socket.closed())[0] for socket in sockets[:3]] == [4504] * 3
+
+    last = await shake_hands(device)
+    await last.until("welcome")
+    await this_process().recheck()
+
+    for socket in (sockets[3], last):
+        code, frames = await socket.closed()
+        assert (code, frames[-1]["data"]["reason"]) == (4013, "more than one device connects with this identity")
+        await socket.leave()
     await connected_device(device)
 
 

@@ -13,8 +13,8 @@ from fl.visibility import Principal
 from realtime.connection import Connection, Counters, Start
 from realtime.frames import Frame
 from realtime.groups import Kind
-from realtime.limits import CHUNK_EVENTS, QueueLimits
-from realtime.log import LogPages, read_page
+from realtime.limits import QueueLimits
+from realtime.log import LogPages, read_events
 from realtime.messages import Labels, Logged
 from tests.realtime.acts import record_many
 from tests.realtime.sockets import eventually
@@ -73,8 +73,8 @@ def connect(peer, **options):
 async def logged_events():
     """Return the events of `system` as the hub hands them out, with the letters that the log gives too."""
     epoch = await asyncio.to_thread(lambda: Stream.objects.get(pk="system").epoch)
-    pages = [await asyncio.to_thread(read_page, "system", epoch, seq) for seq in range(0, EVENTS, CHUNK_EVENTS)]
-    return [Logged("system", epoch, entry.seq, entry.frame, Labels()) for page in pages for entry in page]
+    entries = await asyncio.to_thread(read_events, "system", epoch, after=0, to=EVENTS)
+    return [Logged("system", epoch, entry.seq, entry.frame, Labels()) for entry in entries]
 
 
 async def replay(events):

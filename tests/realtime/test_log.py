@@ -35,3 +35,16 @@ async def test_what_is_kept_of_the_log_has_a_bound_in_bytes_or_is_one_page(loop,
 
     assert 2 * CHUNK_EVENTS * size < kept < max(KEPT_BYTES, 2 * CHUNK_EVENTS * (size + 300))
     assert log.size == kept
+
+
+async def test_at_the_head_only_what_is_new_is_read(loop):
+    await record("system", note("1"), note("2"))
+    log, epoch = LogPages(), (await Stream.objects.aget(name="system")).epoch
+    before = await log.after("system", epoch, 0)
+    await record("system", note("3"))
+
+    page = await log.after("system", epoch, 0)
+
+    assert [entry.seq for entry in page] == [1, 2, 3]
+    assert page[0] is before[0] and page[1] is before[1]
+    assert log.size == sum(entry.size for entry in page)

@@ -1,17 +1,22 @@
 """How a stream is taken up: decided purely, then read from the log and put into frames that are short enough."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from edge.protocol.server import DeviceStatus, Position, Snapshot, decode_frame, decode_payload, encode_payload
 from fl.models import Event, Stream
 from fl.roles import Role
-from fl.visibility import ANYONE, Principal
+from fl.visibility import ANYONE, Principal, principal_of_device
 from realtime.groups import Kind
 from realtime.limits import CHUNK_BYTES, CHUNK_EVENTS
 from realtime.log import LogPages
-from realtime.opening import Resume, chunks_of, plan, replay, resume_from
+from realtime.opening import Opening, Resume, chunks_of, plan, plans, replay, resume_from
+from tests.builders import participant, started_run
 from tests.realtime.acts import make_stream, note, record, record_many, record_now
 
 VIEWER = Principal(role=Role.VIEWER, user_id=1)
@@ -60,8 +65,12 @@ async def frames_of(the_plan):
     return [(stream, decode_payload(frame.event, frame.data)) for stream, frame in frames]
 
 
-def plan_for(since=None, *, principal=VIEWER, kind=Kind.DASHBOARD, **options):
-    return plan(principal=principal, kind=kind, since=since or {}, **{"history": 50, **options})
+def asked(since=None, *, principal=VIEWER, kind=Kind.DASHBOARD, **options):
+    return Opening(principal=principal, kind=kind, since=since or {}, **{"history": 50, **options})
+
+
+def plan_for(since=None, **options):
+    return plan(asked(since, **options))
 
 
 async def test_a_resume_is_cut_into_chunks_and_reaches_the_head(loop):
@@ -77,6 +86,36 @@ async def test_a_resume_is_cut_into_chunks_and_reaches_the_head(loop):
     assert [chunk.since for chunk in recent] == [10, *[chunk.to for chunk in recent[:-1]]]
     assert all(chunk.recovered for chunk in recent)
     assert the_plan.snapshot is None
+
+
+def test_many_who_come_at_once_get_what_each_would_get_alone_and_what_they_see_alike_is_read_once(transactional_db):
+    first, second = participant(now=timezone.now()), participant(now=timezone.now())
+    started_run(now=timezone.now())
+    epoch, head = Stream.objects.values_list("epoch", "head").get(pk="system")
+    openings = [
+        asked(principal=VIEWER),
+        asked({"system": Position(epoch=epoch, seq=head - 1)}, principal=replace(VIEWER, user_id=7)),
+        asked(principal=ANYONE, kind=Kind.GENERAL),
+        *[asked(principal=principal_of_device(one.device), kind=Kind.CLIENTS) for one in (first, second)],
+    ]
+
+    alone = [plan(one) for one in openings]
+    with CaptureQueriesContext(connection) as together:
+        assert plans(openings) == alone
+    with CaptureQueriesContext(connection) as of_many:
+        assert plans(openings + 20 * openings[:3]) == alone + 20 * alone[:3]
+
+    assert len(of_many) == len(together)
+    assert len({repr(one) for one in alone}) == len(alone)
+
+
+def test_what_cannot_be_asked_for_keeps_nobody_else_out(transactional_db):
+    broken = asked({"run:\udc80": Position(epoch="x", seq=1)})
+
+    found = plans([asked(), broken, asked()])
+
+    assert isinstance(found[1], UnicodeEncodeError)
+    assert found[0] == found[2] == plan_for()
 
 
 async def test_long_events_are_cut_by_bytes(loop):

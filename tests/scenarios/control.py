@@ -268,7 +268,7 @@ OF_EACH_CONNECTION = {"Connection", "Socket", "Inbox", "Outlet", "Body", "Channe
 """Of these there is one for each that is connected; Daphne forgets some of them a little after the end."""
 KEPT = {"LogEntry", "_Key"}
 """Pages of the log are kept, and when each key last ticked: a bounded number of them."""
-PASSING = {"ServerProcess", "Figures", "Standing", "StreamHead", "_Finding"}
+PASSING = {"ServerProcess", "Figures", "Standing", "DeviceStanding", "StreamHead", "_Finding"}
 """What comes and goes all the time: a process tells how it is, polls heads, asks whether the layer carries, and who may
 still be there. Between two such turns there is none of it."""
 

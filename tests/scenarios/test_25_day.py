@@ -113,8 +113,11 @@ def settled(server, connections):
         waits |= remains["objects"].get("Cursor", 0) != connections
         everybody = connections, [connections, 1, PEOPLE], [connections, 0]
         waits |= (remains["connections"], remains["at the door"], remains["people and devices"]) != everybody
+        # Those who came together may share one. At the end there is none.
+        waits |= remains["objects"].get("Person", 0) > connections
+        objects = {kind: count for kind, count in remains["objects"].items() if kind != "Person"}
         # Whose groups they are depends on who has signed in.
-        found = {**remains, "groups": len(remains["groups"])}
+        found = {**remains, "objects": objects, "groups": len(remains["groups"])}
         return found if has_only(connections, remains) and not waits else None
 
     return eventually(look)

@@ -1,0 +1,94 @@
+"""Questions that many ask at once are answered together, each as if it had been asked alone."""
+
+import asyncio
+import threading
+
+import pytest
+
+from realtime.database import THREADS
+from realtime.together import ANSWERED_AT_ONCE, Together
+from tests.realtime.sockets import eventually
+
+
+class Desk:
+    """Answers numbers with their doubles, when it is let; odd ones with an error, and notes which came together."""
+
+    def __init__(self):
+        self.asked = []
+        self.lets = threading.Event()
+        self.is_away = False
+        self.together = Together(self.answer, asyncio.Semaphore(THREADS))
+
+    def answer(self, numbers):
+        self.asked.append(list(numbers))
+        assert self.lets.wait(60)
+        if self.is_away:
+            raise ConnectionError("the database is away")
+        return [ValueError(f"{number} is odd") if number % 2 else 2 * number for number in numbers]
+
+    def ask(self, number, is_wanted=lambda: True):
+        return asyncio.ensure_future(self.together.ask(number, is_wanted))
+
+    async def ask_busy(self, numbers):
+        """Ask while as many calls are under way as there may be."""
+        first = []
+        for number in range(THREADS):
+            first.append(self.ask(2 * number))
+            await eventually(lambda number=number: len(self.asked) == number + 1)
+        return first, [self.ask(number) for number in numbers]
+
+
+@pytest.fixture
+async def desk(transactional_db):
+    desk = Desk()
+    yield desk
+    desk.lets.set()
+    await desk.together.stop()
+
+
+async def test_who_comes_alone_is_asked_alone_and_at_once(desk):
+    desk.lets.set()
+
+    assert await desk.ask(4) == 8
+    with pytest.raises(ValueError, match="5 is odd"):
+        await desk.ask(5)
+
+    assert desk.asked == [[4], [5]]
+
+
+async def test_who_comes_while_all_are_busy_is_asked_with_all_who_wait_and_each_gets_its_own_answer(desk):
+    numbers = range(100, 100 + ANSWERED_AT_ONCE + 10)
+    first, later = await desk.ask_busy(numbers)
+
+    desk.lets.set()
+
+    assert await asyncio.gather(*first) == [4 * number for number in range(THREADS)]
+    answers = await asyncio.gather(*later, return_exceptions=True)
+    for number, answer in zip(numbers, answers, strict=True):
+        assert answer == 2 * number if number % 2 == 0 else str(answer) == f"{number} is odd"
+    assert sorted(len(numbers) for numbers in desk.asked[THREADS:]) == [10, ANSWERED_AT_ONCE]
+
+
+async def test_who_does_not_want_it_any_more_or_has_gone_is_not_asked_for(desk):
+    _, (stays, goes) = await desk.ask_busy([100, 102])
+    unwanted = desk.ask(104, is_wanted=lambda: False)
+    await asyncio.sleep(0)
+
+    goes.cancel()
+    await asyncio.wait([goes])
+    desk.lets.set()
+
+    assert (await stays, await unwanted) == (200, None)
+    assert desk.asked[THREADS:] == [[100]]
+
+
+async def test_when_nobody_can_be_asked_all_hear_why_and_the_next_is_asked_again(desk):
+    desk.is_away = True
+    _, later = await desk.ask_busy([100, 102])
+    desk.lets.set()
+
+    errors = await asyncio.gather(*later, return_exceptions=True)
+    desk.is_away = False
+
+    assert [str(error) for error in errors] == ["the database is away"] * 2
+    assert await desk.ask(4) == 8
