@@ -10,6 +10,7 @@ A message is a flat dict of texts and numbers, since layers may copy, encode or 
 `user.<id>` name their group, because a hub receives all of these on one channel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ RECHECK = "qflare.recheck"
 PROBE = "qflare.probe"
 
 LayerMessage = dict[str, Any]
+Addressed = tuple[str, LayerMessage]
+"""A group, and a message to it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,24 @@ def recheck_message(group: str) -> LayerMessage:
 def probe_message(group: str, number: int) -> LayerMessage:
     """Return what a process says to itself alone, to see whether the layer carries it."""
     return {"type": PROBE, "group": group, "number": number}
+
+
+def shortened(addressed: Sequence[Addressed]) -> list[Addressed]:
+    """Leave out what a later message to the same group stands for: a newer event of the stream, or tick of the key.
+
+    A hub that hears of an event reads those before it, which it has not handed out, from the log.
+    """
+    kept: list[Addressed] = []
+    stood_for: set[tuple[str, str, str]] = set()
+    for group, message in reversed(addressed):
+        kind = "stream" if "seq" in message else "key" if "key" in message else ""
+        if kind:
+            what = (group, kind, message[kind])
+            if what in stood_for:
+                continue
+            stood_for.add(what)
+        kept.append((group, message))
+    return kept[::-1]
 
 
 def logged_of(message: LayerMessage) -> Logged:

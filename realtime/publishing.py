@@ -18,15 +18,12 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from realtime.messages import LayerMessage
+from realtime.messages import Addressed, LayerMessage, shortened
 
 logger = logging.getLogger(__name__)
 
 MESSAGES_AT_ONCE = 100
 """After so many the loop has its turn: a layer in memory never waits for anything."""
-
-Addressed = tuple[str, LayerMessage]
-"""A group, and a message to it."""
 
 
 class _Outage:
@@ -84,14 +81,18 @@ class _Road:
 
     def put(self, messages: Sequence[Addressed]) -> None:
         """Put messages on the road, from the loop itself."""
-        most = settings.QFLARE_LAYER_WAITING
-        room = most - len(self._waiting)
-        if room < len(messages):
-            # The layer does not keep up, or is away: durable events are in the log, where the hubs look.
-            self._outage.goes_on(f"{len(messages) - max(room, 0)} messages were not sent: {most} wait already")
-        self._waiting.extend(messages[: max(room, 0)])
+        self._waiting.extend(messages)
+        if len(self._waiting) > settings.QFLARE_LAYER_WAITING:
+            self._shorten(settings.QFLARE_LAYER_WAITING)
         if self._task is None or self._task.done():
             self._task = self.loop.create_task(self._send_all(), name="road onto the channel layer")
+
+    def _shorten(self, most: int) -> None:
+        """Send less than what waits: the layer does not keep up, and a page of the log is read faster than it comes."""
+        kept = shortened(self._waiting)
+        if len(kept) > most:
+            self._outage.goes_on(f"{len(kept) - most} messages were not sent: {most} wait already")
+        self._waiting = deque(kept[:most])
 
     async def _send_all(self) -> None:
         for sent in itertools.count(1):

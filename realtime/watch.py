@@ -19,6 +19,7 @@ from realtime.hub import Hub
 from realtime.layer import LAYER_IS_AWAY, LayerChannel
 from realtime.messages import LayerMessage, probe_message
 from realtime.publishing import channel_layer, send_at_once
+from realtime.tasks import insist
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class LayerWatch:
             logger.warning("the channel layer is away, events come by the log: %s", finding.why)
         if finding.is_sent and isinstance(channel_layer(), RedisPubSubChannelLayer):
             # It takes what is sent, so it is the subscription that is dead; on a connection of its own it lives again.
-            await channel_layer().flush()
+            await insist(channel_layer().flush(), seconds=settings.QFLARE_LAYER_MOVE_SECONDS)
             await self._echo.channel.begin_anew()
             await self._hub.begin_anew()
         if not self._is_told_away:

@@ -233,13 +233,16 @@ class Generator:
         self._frame_bytes += stop - start
 
     def _take_other(self, peer: Peer, first: int, payload: bytes) -> None:
-        self._last_frame = time.monotonic()
+        # Where many have come, some of them are always asked whether they are there.
         if first == PING:
             self._send(peer, masked(PONG, payload))
-        elif first == CLOSE:
-            self._forget(peer, int.from_bytes(payload[:2]) if payload else 1005)
-        elif first == TEXT and payload.startswith(b'{"event":"heartbeat"'):
+            return
+        if first == TEXT and payload.startswith(b'{"event":"heartbeat"'):
             self._send(peer, masked(TEXT, HEARTBEAT))
+            return
+        self._last_frame = time.monotonic()
+        if first == CLOSE:
+            self._forget(peer, int.from_bytes(payload[:2]) if payload else 1005)
         elif first == TEXT and payload.startswith(b'{"event":"welcome"'):
             peer.is_welcome = True
 

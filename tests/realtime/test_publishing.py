@@ -11,6 +11,7 @@ from channels.layers import InMemoryChannelLayer, channel_layers
 from django.conf import settings
 
 from realtime import publishing
+from realtime.messages import shortened
 from realtime.publishing import MESSAGES_AT_ONCE, own_loop, publish
 from tests.realtime.sockets import eventually
 from tests.realtime.turns import Turns
@@ -135,6 +136,52 @@ async def test_what_waits_for_a_slow_layer_is_bounded(layer, caplog):
 
     assert len(layer.sent) == settings.QFLARE_LAYER_WAITING
     assert "500 messages were not sent" in caplog.text
+
+
+def event(group, stream, seq):
+    return group, {"type": "qflare.event", "stream": stream, "seq": seq}
+
+
+def tick(group, key, number):
+    return group, {"type": "qflare.event", "stream": "run:1", "key": key, "number": number}
+
+
+def test_of_each_stream_and_key_the_newest_stands_for_those_before_it_in_its_group():
+    ending = "dashboard", {"type": "qflare.close"}
+
+    assert shortened(
+        [
+            event("dashboard", "system", 1),
+            event("admin", "system", 1),
+            tick("dashboard", "a", 1),
+            ending,
+            event("dashboard", "run:1", 7),
+            tick("dashboard", "b", 2),
+            event("dashboard", "system", 2),
+            ending,
+            tick("dashboard", "a", 3),
+        ]
+    ) == [
+        event("admin", "system", 1),
+        ending,
+        event("dashboard", "run:1", 7),
+        tick("dashboard", "b", 2),
+        event("dashboard", "system", 2),
+        ending,
+        tick("dashboard", "a", 3),
+    ]
+
+
+async def test_of_a_burst_that_the_layer_does_not_keep_up_with_the_newest_is_sent(layer, settings):
+    settings.QFLARE_LAYER_WAITING = 100
+    publishing.use_loop(asyncio.get_running_loop())
+
+    publish(
+        [(group, {**message, "n": message["seq"]}) for group, message in (event("a", "system", n) for n in range(5000))]
+    )
+    await eventually(lambda: layer.sent)
+
+    assert [n for _, n, _ in layer.sent] == [4999]
 
 
 def test_a_layer_that_is_away_does_not_disturb_a_shell(layer, caplog):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from channels.layers import channel_layers
+from channels_redis.pubsub import RedisSingleShardConnection
 from redis.asyncio import Redis
 
 from fl.models import Event
@@ -65,6 +66,32 @@ class Way:
                     sink.sendall(data)
             except OSError:
                 return
+
+
+class Overhearing:
+    """Lets receivers of Channels' layer overhear so many cancels: they go on as if nothing had been said."""
+
+    def __init__(self, monkeypatch):
+        self.left = 0
+        receive = RedisSingleShardConnection._do_receiving
+
+        async def overhear(shard):
+            while True:
+                try:
+                    return await receive(shard)
+                except asyncio.CancelledError:
+                    self.left -= 1
+                    if self.left < 0:
+                        raise
+
+        monkeypatch.setattr(RedisSingleShardConnection, "_do_receiving", overhear)
+
+
+@pytest.fixture
+def overhearing(monkeypatch):
+    overhearing = Overhearing(monkeypatch)
+    yield overhearing
+    overhearing.left = 0
 
 
 @pytest.fixture
@@ -142,9 +169,12 @@ async def test_a_restart_that_takes_less_than_the_patience_is_not_told(dashboard
     assert await codes() == []
 
 
+@pytest.mark.parametrize("overheard", [0, 2])
 async def test_a_subscription_that_fell_silent_is_noticed_and_made_anew(
-    impatient, redis_server, settings, loop, caplog
+    overhearing, impatient, redis_server, settings, loop, overheard
 ):
+    """Also where the receiver overhears its cancel: Channels' layer waits for its end, and lets nobody send."""
+    settings.QFLARE_LAYER_MOVE_SECONDS = 0.2
     way = Way(redis_server.port)
     hosts = [{"address": way.url, "socket_timeout": 0.3, "socket_keepalive": False}]
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": hosts}}}
@@ -154,6 +184,7 @@ async def test_a_subscription_that_fell_silent_is_noticed_and_made_anew(
     await this_process().watch.look()
     before = dict(channel_layer().channels)
 
+    overhearing.left = overheard
     way.silence()
 
     await dashboard.until("error_notification", code="layer_away")
