@@ -1,5 +1,6 @@
 """What tests of slow readers let happen in a server, and see there: large ticks, and how its sockets ended."""
 
+import threading
 from collections import Counter
 
 from django.utils import timezone
@@ -7,8 +8,11 @@ from django.utils import timezone
 from edge.protocol.server import DeviceTick, TrainingProgress
 from fl import events
 from realtime.consumers.base import Consumer
+from realtime.database import THREADS, _threads
 from realtime.groups import Kind
-from tests.scenarios.control import command
+from realtime.limits import CHUNK_EVENTS
+from realtime.log import read_events
+from tests.scenarios.control import GIVE_UP_SECONDS, command
 
 _endings = Counter()
 _leave = Consumer._leave
@@ -27,6 +31,19 @@ Consumer._leave = _note_and_leave
 def endings():
     """Return how many dashboards ended with each code, as their consumers were told."""
     return {str(code): number for code, number in _endings.items()}
+
+
+@command("let_each_thread_read")
+def let_each_thread_read(stream):
+    """Let each thread that reads the log read a page: what one has had in memory its allocator keeps for it."""
+    all_of_them = threading.Barrier(THREADS)
+
+    def read():
+        all_of_them.wait(GIVE_UP_SECONDS)
+        return [entry.frame for entry in read_events(stream, "any", after=0, to=CHUNK_EVENTS)]
+
+    for reading in [_threads.submit(read) for _ in range(THREADS)]:
+        assert len(reading.result(GIVE_UP_SECONDS)) == CHUNK_EVENTS
 
 
 @command("tick_of_many")
