@@ -40,7 +40,7 @@ from fanout_parts.measure import Plan, Row
 from fanout_parts.processes import raise_open_files, require_open_files
 from fanout_parts.report import OTHERS_ARE_BUSY, QFLARE, Results, print_results
 
-PARTS = ("fanout", "burst", "idle", "polling")
+PARTS = ("fanout", "burst", "storm", "idle", "polling")
 BURST_SUBSCRIBERS = 100
 QUICK = {
     "sizes": [100, 200],
@@ -71,6 +71,8 @@ def main() -> None:
                 fan_out(house, size, options, results)
         if "burst" in options.parts:
             burst(house, options, results)
+        if "storm" in options.parts:
+            storm(house, options, results)
         if "idle" in options.parts:
             idle(house, options, results)
         if "polling" in options.parts:
@@ -122,6 +124,15 @@ def burst(house: House, options: argparse.Namespace, results: Results) -> None:
             stand.fill(BURST_SUBSCRIBERS, options.connect_rate)
             say(f"burst: {options.burst:,} durable events to {BURST_SUBSCRIBERS}, {stand.kind.title}")
             results.bursts[name] = {**measure.burst(stand, options.burst), "subscribers": BURST_SUBSCRIBERS}
+
+
+def storm(house: House, options: argparse.Namespace, results: Results) -> None:
+    """Let clients come to each server all at once."""
+    for name in options.servers:
+        with ExitStack() as stack:
+            [stand] = _open(house, [name], stack)
+            say(f"storm: {options.clients:,} clients come to {stand.kind.title}")
+            results.storms[stand.kind.title] = {**measure.storm(stand, options.clients), "clients": options.clients}
 
 
 def idle(house: House, options: argparse.Namespace, results: Results) -> None:

@@ -82,7 +82,11 @@ class Generator:
     def connect(
         self, port: int, path: str, count: int, cookies: list[str], rate: float, welcomes: bool
     ) -> dict[str, Any]:
-        """Open sockets until there are `count`, `rate` a second at most, and wait until the server is silent."""
+        """Open sockets until there are `count`, `rate` a second at most, and wait until the server is silent.
+
+        Returns:
+            How many are connected, and how many seconds it took until the last had all that it is told at first.
+        """
         begin, before = time.monotonic(), len(self._peers)
         for number in range(before, count):
             wait = begin + (number - before) / rate - time.monotonic()
@@ -103,7 +107,7 @@ class Generator:
             return {"error": f"{len(self._closed)} sockets were closed with {sorted(set(self._closed))}"}
         if welcomes and (missing := sum(not peer.is_welcome for peer in self._peers.values())):
             return {"error": f"{missing} sockets were not welcomed"}
-        return {"connected": len(self._peers)}
+        return {"connected": len(self._peers), "seconds": self._last_frame - begin}
 
     def arm(self, first: int, gives_tokens: bool) -> dict[str, Any]:
         """Begin to count: events from number `first` on."""

@@ -136,9 +136,9 @@ class Stand:
         os.close(reading)
         os.close(writing)
 
-    def fill(self, size: int, rate: float) -> None:
-        """Have so many subscribers, connected at so many a second at most."""
-        self.generator.ask(
+    def fill(self, size: int, rate: float) -> float:
+        """Have so many subscribers, connected at so many a second at most; return how many seconds it took."""
+        answer = self.generator.ask(
             "connect",
             port=self.port,
             path=self.kind.path,
@@ -148,6 +148,7 @@ class Stand:
             welcomes=self.kind.is_qflare,
         )
         self.size = size
+        return float(answer["seconds"])
 
     def stop(self) -> None:
         """End both; the server first, so that its end is in its log."""

@@ -1,5 +1,6 @@
 """What is measured: blocks at saturation and at a fixed rate, a burst, idling, and polling."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from statistics import median
@@ -152,6 +153,14 @@ def burst(stand: Stand, count: int) -> dict[str, Any]:
     machine = Machine(stand.house.programs())
     result = _phase(stand, BURST_MODE, "burst", {"count": count})
     return {**result, "load": machine.load, "others": machine.others()}
+
+
+def storm(stand: Stand, clients: int) -> dict[str, float]:
+    """Let all subscribers come as fast as they can, as after a restart, each for all that is told at first."""
+    machine, cpu = Machine(stand.house.programs()), stand.server.cpu_s()
+    seconds = stand.fill(clients, math.inf)
+    used = stand.server.cpu_s() - cpu
+    return {"seconds": seconds, "each_ms": used / clients * 1000, "load": machine.load, "others": machine.others()}
 
 
 def idle(stand: Stand, seconds: float) -> dict[str, float]:

@@ -28,6 +28,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     memory: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     bursts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    storms: dict[str, dict[str, float]] = field(default_factory=dict)
     idle: dict[str, dict[str, float]] = field(default_factory=dict)
     polling: dict[str, float] = field(default_factory=dict)
 
@@ -37,7 +38,8 @@ class Results:
 
     def shares_of_others(self) -> list[float]:
         """Return what others used of the machine, in each block and part."""
-        parts = [*self.bursts.values(), *self.idle.values(), *([self.polling] if self.polling else [])]
+        alone = [self.polling] if self.polling else []
+        parts = [*self.bursts.values(), *self.storms.values(), *self.idle.values(), *alone]
         return [block.others for row in self.rows for block in row.blocks] + [part["others"] for part in parts]
 
 
@@ -49,6 +51,8 @@ def print_results(results: Results) -> None:
         _print_memory(results.memory)
     if results.bursts:
         _print_bursts(results.bursts)
+    if results.storms:
+        _print_storms(results.storms)
     if results.idle or results.polling:
         _print_idle(results)
     _print_targets(results)
@@ -149,6 +153,14 @@ def _print_bursts(bursts: dict[str, dict[str, Any]]) -> None:
     head = ["", "events", "subscribers", "delivered", "lost", "twice or out of order", "s", "CPU ms an event"]
     _table("A burst of durable events in one transaction", head, lines)
     print("\ns: from the first event's making, transaction included, to the last arrival.")
+
+
+def _print_storms(storms: dict[str, dict[str, float]]) -> None:
+    lines = [
+        [title, f"{storm['clients']:,}", f"{storm['seconds']:.1f}", f"{storm['each_ms']:.2f}"]
+        for title, storm in storms.items()
+    ]
+    _table("All come at once", ["", "clients", "s until all are in", "CPU ms each"], lines)
 
 
 def _print_idle(results: Results) -> None:
