@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import threading
 
 import pytest
 
@@ -125,12 +126,8 @@ async def test_whoever_leaves_in_whatever_way_is_counted_no_more(loop, settings,
 
 
 async def test_a_server_that_cannot_open_a_connection_in_time_says_to_come_again(loop, settings, public, monkeypatch):
-    import threading
-
-    from realtime.consumers import people
-
     gate = threading.Event()
-    monkeypatch.setattr(people, "person_of", lambda *_: gate.wait(30))
+    monkeypatch.setattr(authentication, "person_of", lambda *_: gate.wait(30))
     settings.QFLARE_HANDSHAKE_SECONDS = 0.2
     socket = await Socket("/ws/dashboard").connect()
     try:
@@ -142,18 +139,14 @@ async def test_a_server_that_cannot_open_a_connection_in_time_says_to_come_again
 
 async def test_for_those_who_were_sent_away_while_they_waited_nothing_is_asked(loop, settings, public, monkeypatch):
     """Else, when more come at once than can be let in in time, nobody ever is: all work is for those who have gone."""
-    import threading
-
-    from realtime.consumers import people
-
-    gate, asked = threading.Event(), []
+    gate, asked, person_of = threading.Event(), [], authentication.person_of
 
     def slow_person_of(*arguments):
         asked.append(arguments)
         gate.wait(30)
-        return authentication.person_of(*arguments)
+        return person_of(*arguments)
 
-    monkeypatch.setattr(people, "person_of", slow_person_of)
+    monkeypatch.setattr(authentication, "person_of", slow_person_of)
     settings.QFLARE_HANDSHAKE_SECONDS = 0.2
     sockets = [await Socket("/ws/dashboard").connect() for _ in range(3 * THREADS)]
     for socket in sockets:
