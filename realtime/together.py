@@ -62,9 +62,7 @@ class Together(Generic[Question, Answer]):
         asked = _Asked[Question, Answer](question, is_wanted)
         self._waiting.append(asked)
         if len(self._tasks) < THREADS:
-            task = asyncio.create_task(self._answer_all())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(asyncio.create_task(self._answer_all()))
         return await asked.answer
 
     async def stop(self) -> None:
@@ -72,9 +70,14 @@ class Together(Generic[Question, Answer]):
         await end(self._tasks)
 
     async def _answer_all(self) -> None:
-        while self._waiting:
-            async with self._turn:
-                await self._answer_some()
+        try:
+            while self._waiting:
+                async with self._turn:
+                    await self._answer_some()
+        finally:
+            # At one blow with the look: who asks from now on would else count on a task that looks no more.
+            if (task := asyncio.current_task()) is not None:
+                self._tasks.discard(task)
 
     async def _answer_some(self) -> None:
         together = [self._waiting.popleft() for _ in range(min(ANSWERED_AT_ONCE, len(self._waiting)))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -67,6 +68,28 @@ async def test_who_comes_while_all_are_busy_is_asked_with_all_who_wait_and_each_
     for number, answer in zip(numbers, answers, strict=True):
         assert answer == 2 * number if number % 2 == 0 else str(answer) == f"{number} is odd"
     assert sorted(len(numbers) for numbers in desk.asked[THREADS:]) == [10, ANSWERED_AT_ONCE]
+
+
+async def test_who_asks_again_as_soon_as_all_have_been_answered_is_answered(desk):
+    answers = []
+
+    async def ask(number):
+        answers.append(await desk.together.ask(number, lambda: True))
+        if len(answers) == 1:
+            answers.append(await desk.together.ask(100, lambda: True))
+
+    asking = []
+    for number in range(THREADS):
+        asking.append(asyncio.ensure_future(ask(2 * number)))
+        await eventually(lambda number=number: len(desk.asked) == number + 1)
+
+    desk.lets.set()
+    # All calls end while the loop stands still, so that it hears of them in one turn.
+    time.sleep(0.3)  # noqa: ASYNC251
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*asking)
+    assert sorted(answers) == [0, 4, 8, 12, 200]
 
 
 async def test_who_does_not_want_it_any_more_or_has_gone_is_not_asked_for(desk):
