@@ -7,6 +7,7 @@ subscriber has, it writes a byte into the pipe TOKENS, if the phase asks for it.
 """
 
 import json
+import math
 import os
 import select
 import socket
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fanout_parts.marks import MARK, MARK_BYTES, NUMBER_DIGITS
-from fanout_parts.wire import CLOSE, HEARTBEAT, PING, PONG, TEXT, Refused, connect, masked, upgrade
+from fanout_parts.wire import CLOSE, HEARTBEAT, PING, PONG, TEXT, Refused, ask_upgrade, await_upgrade, connect, masked
 
 READ_BYTES = 256 * 1024
 QUIET_SECONDS = 1.0
@@ -84,21 +85,23 @@ class Generator:
     ) -> dict[str, Any]:
         """Open sockets until there are `count`, `rate` a second at most, and wait until the server is silent.
 
+        Each waits for the answer to its upgrade, unless the rate has no limit: then all have asked before one is read.
+
         Returns:
             How many are connected, and how many seconds it took until the last had all that it is told at first.
         """
         begin, before = time.monotonic(), len(self._peers)
+        asked = []
         for number in range(before, count):
             wait = begin + (number - before) / rate - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
-            client = connect(port, number)
-            rest = upgrade(client, port, path, cookies[number % len(cookies)] if cookies else "")
-            client.setblocking(False)
-            peer = self._peers[client.fileno()] = Peer(client, b"")
-            self._epoll.register(client.fileno(), select.EPOLLIN)
-            if rest:
-                self._take(peer, rest)
+            asked.append(connect(port, number))
+            ask_upgrade(asked[-1], port, path, cookies[number % len(cookies)] if cookies else "")
+            if math.isfinite(rate):
+                self._open(asked.pop())
+        for client in asked:
+            self._open(client)
         self._size = count
         self._last_frame = time.monotonic()
         while time.monotonic() - self._last_frame < QUIET_SECONDS:
@@ -108,6 +111,14 @@ class Generator:
         if welcomes and (missing := sum(not peer.is_welcome for peer in self._peers.values())):
             return {"error": f"{missing} sockets were not welcomed"}
         return {"connected": len(self._peers), "seconds": self._last_frame - begin}
+
+    def _open(self, client: socket.socket) -> None:
+        rest = await_upgrade(client)
+        client.setblocking(False)
+        peer = self._peers[client.fileno()] = Peer(client, b"")
+        self._epoll.register(client.fileno(), select.EPOLLIN)
+        if rest:
+            self._take(peer, rest)
 
     def arm(self, first: int, gives_tokens: bool) -> dict[str, Any]:
         """Begin to count: events from number `first` on."""

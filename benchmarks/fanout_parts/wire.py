@@ -25,12 +25,8 @@ def connect(port: int, number: int) -> socket.socket:
     return client
 
 
-def upgrade(client: socket.socket, port: int, path: str, cookie: str) -> bytes:
-    """Open a WebSocket as a page of the server's own would, and return the bytes that came after the answer's head.
-
-    Raises:
-        Refused: the answer is no upgrade.
-    """
+def ask_upgrade(client: socket.socket, port: int, path: str, cookie: str) -> None:
+    """Ask for a WebSocket as a page of the server's own would."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -42,6 +38,14 @@ def upgrade(client: socket.socket, port: int, path: str, cookie: str) -> bytes:
         *([f"Cookie: {cookie}"] if cookie else []),
     ]
     client.sendall("\r\n".join([*lines, "", ""]).encode())
+
+
+def await_upgrade(client: socket.socket) -> bytes:
+    """Wait for the answer, and return the bytes that came after its head.
+
+    Raises:
+        Refused: the answer is no upgrade.
+    """
     data = b""
     while b"\r\n\r\n" not in data:
         more = client.recv(65536)
