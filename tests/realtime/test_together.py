@@ -84,8 +84,8 @@ async def test_who_asks_again_as_soon_as_all_have_been_answered_is_answered(desk
         await eventually(lambda number=number: len(desk.asked) == number + 1)
 
     desk.lets.set()
-    # All calls end while the loop stands still, so that it hears of them in one turn.
-    time.sleep(0.3)  # noqa: ASYNC251
+    # All calls end meanwhile, and it hears of them in one turn.
+    time.sleep(0.3)  # noqa: ASYNC251 – the loop is to stand still
 
     async with asyncio.timeout(30):
         await asyncio.gather(*asking)
