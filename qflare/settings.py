@@ -302,7 +302,7 @@ QFLARE_LAYER_PAUSE_SECONDS = env_number("QFLARE_LAYER_PAUSE_SECONDS", 5, 0.1, 36
 QFLARE_LAYER_SEND_SECONDS = env_number("QFLARE_LAYER_SEND_SECONDS", 5, 0.1, 600)
 """How long the channel layer may take over one message; durable events are found in the log."""
 QFLARE_LAYER_WAITING = int(env_number("QFLARE_LAYER_WAITING", 1_000, 1, 10_000_000))
-"""How many messages of a process wait at most for a layer that does not keep up."""
+"""How many messages of a process wait at most for a layer that does not keep up; of more, the newest of each stream."""
 QFLARE_LAYER_PATIENCE_SECONDS = env_number("QFLARE_LAYER_PATIENCE_SECONDS", 5, 0.1, 3600)
 """How long a process may not hear what it says to itself over the layer, before that counts as away."""
 QFLARE_STATISTICS_SECONDS = env_number("QFLARE_STATISTICS_SECONDS", 10, 0.1, 3600)

@@ -20,7 +20,8 @@ async def insist(work: Coroutine[Any, Any, None], *, seconds: float) -> None:
     """Await something that cancels a task and waits for its end.
 
     Where that task overhears its cancel, as `end` says, the work would wait for ever. So it is cancelled itself, every
-    so many seconds until it ends, which goes on to whatever it waits for.
+    so many seconds until it ends, which goes on to whatever it waits for. That it may have left something undone is no
+    error here: whoever insists looks whether it helped.
     """
     working = asyncio.ensure_future(work)
     try:
