@@ -30,12 +30,15 @@ from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
 from realtime.tasks import end
+from realtime.timers import SharedTimers
 from realtime.together import Together
 from realtime.watch import LayerWatch
 
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2.0
+TURNS = 60
+"""Into how many turns the time between two heartbeats is cut; what comes due in one is done together."""
 
 
 class Process:
@@ -52,6 +55,8 @@ class Process:
         """Who the cookies of those who come in are for."""
         self.plans = Together(opening.plans, turn)
         """How those who come in take up their streams."""
+        self.timers = SharedTimers(settings.QFLARE_HEARTBEAT_SECONDS / TURNS)
+        """What connections have to do by the clock."""
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
         self.devices: dict[str, int] = {}

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from edge.protocol import PROTOCOL, client
 from edge.protocol.close_codes import CloseCode
-from edge.protocol.server import Error, Heartbeat, Limits, Position, Result, Welcome
+from edge.protocol.server import Error, Heartbeat, Limits, Position, Result, Welcome, encode_frame
 from fl.addresses import client_address
 from fl.exceptions import Conflict, FlError, Invalid, NotFound
 from realtime import opening
@@ -28,12 +28,17 @@ from realtime.close_codes import close_code_of, require_sendable
 from realtime.connection import Connection, Start, no_traffic
 from realtime.database import query
 from realtime.door import CROWDED
+from realtime.frames import Frame
 from realtime.groups import Kind
 from realtime.limits import MAX_POSITIONS, ErrorBudget, TokenBucket, limits_of
 from realtime.opening import Opening, Plan
 from realtime.process import Process, retry_ms, this_process
+from realtime.timers import SharedTimer
 
 logger = logging.getLogger(__name__)
+
+QUIET_HEARTBEAT = Frame(encode_frame(Heartbeat.event, Heartbeat(s={})))
+"""That of a connection whose streams have not moved."""
 
 Message = dict[str, Any]
 Scope = Any
@@ -134,7 +139,7 @@ class Consumer(AsyncWebsocketConsumer):
         self._errors = ErrorBudget(settings.QFLARE_MAX_MISTAKES)
         self._heard_at = loop.time()
         self._keeps_heartbeats = False
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: list[SharedTimer] = []
         if why := self.process.let_in(self.connection.id, self.client_address):
             self.connection.close(CloseCode.TOO_MANY, why, retry_after_ms=retry_ms() if why == CROWDED else None)
             return
@@ -376,7 +381,7 @@ class Consumer(AsyncWebsocketConsumer):
     def _beat(self) -> None:
         if self.connection.closed_with is not None:
             return
-        self.connection.say(Heartbeat(s=self.connection.heads_since_last_told()))
+        self.connection.push(heartbeat_of(self.connection.heads_since_last_told()))
         beaten_at = asyncio.get_running_loop().time()
         self.later(settings.QFLARE_HEARTBEAT_SECONDS / 3, lambda: self._expect_answer(beaten_at))
         self._schedule_heartbeat()
@@ -388,9 +393,13 @@ class Consumer(AsyncWebsocketConsumer):
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call something after a while, unless the connection has ended by then."""
-        loop = asyncio.get_running_loop()
-        self._timers = [timer for timer in self._timers if timer.when() > loop.time() and not timer.cancelled()]
-        self._timers.append(loop.call_later(seconds, function))
+        self._timers = [timer for timer in self._timers if not timer.is_over]
+        self._timers.append(self.process.timers.call_later(seconds, function))
+
+
+def heartbeat_of(heads: dict[str, int]) -> Frame:
+    """Return the heartbeat that tells of these streams' heads; the same one for all connections without news."""
+    return Frame(encode_frame(Heartbeat.event, Heartbeat(s=heads))) if heads else QUIET_HEARTBEAT
 
 
 def starts_of(plan: Plan) -> list[Start]:

@@ -22,7 +22,7 @@ from fl.models import Device
 from fl.server_key import server_key
 from fl.visibility import Principal, principal_of_device
 from realtime.authentication import verify_device
-from realtime.consumers.base import Consumer, Refused
+from realtime.consumers.base import Consumer, Refused, heartbeat_of
 from realtime.database import query
 from realtime.frames import Frame
 from realtime.groups import Kind, device_group
@@ -183,7 +183,7 @@ class DeviceConsumer(Consumer):
         now = timezone.now()
         left = (token.expires_at - now).total_seconds()
         if left > settings.QFLARE_DEVICE_TOKEN_SECONDS / 2:
-            self.connection.say(Heartbeat(s=heads))
+            self.connection.push(heartbeat_of(heads))
             return
         self._token = devices.access_token(device=device, now=now)
         self.connection.say(Heartbeat(s=heads, token=self._token))

@@ -1,5 +1,6 @@
 """What our servers do for live sockets: frames written at once, buffers, pings, and a queue for a whole fleet."""
 
+import contextlib
 import os
 import resource
 import selectors
@@ -7,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -115,6 +118,54 @@ def test_who_is_silent_is_pinged_and_lives_by_its_answers(kind, transactional_db
         record_now("system", note("still heard"))
         while "still heard" not in (payload := client.receive()[1]).decode("latin-1"):
             pass
+
+
+def test_who_says_something_is_not_pinged_while_who_is_silent_is(kind, transactional_db, tmp_path):
+    with Program(kind, tmp_path) as program:
+        talking, silent = program.dashboard(), program.dashboard()
+        with talk(talking) as spoken:
+            for _ in range(2):
+                client_is_pinged(silent)
+        record_now("system", note("the end"))
+        pings = pings_until_title(talking, "the end")
+
+    # Unless this test itself was held up for so long that it was silent.
+    longest = max(after - before for before, after in pairwise(spoken))
+    assert pings == 0 or longest >= PINGED_AFTER
+
+
+@contextlib.contextmanager
+def talk(client):
+    """Let a client send heartbeats meanwhile; the value is when it did."""
+    ended, spoken = threading.Event(), [time.monotonic()]
+
+    def speak():
+        while not ended.wait(PINGED_AFTER / 3):
+            client.send('{"type":"heartbeat"}')
+            spoken.append(time.monotonic())
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    try:
+        yield spoken
+    finally:
+        ended.set()
+        thread.join()
+
+
+def client_is_pinged(client):
+    while (received := client.receive())[0] != PING:
+        assert received[0] == TEXT
+    client.send(received[1], PONG)
+
+
+def pings_until_title(client, title):
+    pings, payload = 0, b""
+    while title not in payload.decode("latin-1"):
+        opcode, payload = client.receive()
+        assert opcode in (PING, TEXT), payload
+        pings += opcode == PING
+    return pings
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "TLS"])
