@@ -70,7 +70,8 @@ class Outlet:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._plain: Any = None
-        """The transport, once it is open, if it is plain TCP."""
+        """The transport, once it is open, if it is plain TCP; `_send` is then its socket's."""
+        self._send: Callable[[bytes], int]
         self._taken: int | None = None
         """How many bytes the peer's system had taken at the last look; None where nothing waited."""
         self._moved_at = 0.0
@@ -84,7 +85,7 @@ class Outlet:
         tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         transport.registerProducer(self, True)
         if type(transport) is PlainTCP:
-            self._plain = transport
+            self._plain, self._send = transport, transport.socket.send
 
     def write(self, frame: bytes) -> bool:
         """Hand a whole frame to the system now, if nothing waits before it; say whether that was done.
@@ -103,7 +104,7 @@ class Outlet:
         ):
             return False
         try:
-            sent = transport.socket.send(frame)
+            sent = self._send(frame)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

@@ -10,7 +10,7 @@ when the layer lost it, never lost. The hub awaits no client: it only fills queu
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 from edge.protocol.close_codes import CloseCode
@@ -212,31 +212,34 @@ class Hub:
     async def _fan_out(self, event: Logged) -> None:
         self.counters.events += 1
         for group in groups_of(event.stream, public=event.labels.public):
-            for connection in self.members(group):
-                connection.deliver(event)
-                if self._is_enough():
-                    await asyncio.sleep(0)
+            async for portion in self._portions(group):
+                for connection in portion:
+                    connection.deliver(event)
 
     async def _hand_tick(self, message: LayerMessage, group: str) -> None:
         name, key, frame = message["stream"], message["key"], Frame(message["frame"])
         stream = self._streams.get(name)
         labels = stream.labels if stream else Labels()
         self.counters.events += 1
-        for connection in self.members(group):
-            connection.deliver_tick(name, labels, key, frame)
-            if self._is_enough():
-                await asyncio.sleep(0)
+        async for portion in self._portions(group):
+            for connection in portion:
+                connection.deliver_tick(name, labels, key, frame)
 
     async def _hand_plain(self, frame: Frame, group: str) -> None:
-        for connection in self.members(group):
-            connection.push(frame)
-            if self._is_enough():
-                await asyncio.sleep(0)
+        async for portion in self._portions(group):
+            for connection in portion:
+                connection.push(frame)
 
-    def _is_enough(self) -> bool:
-        """Count a recipient; say whether it is time for the loop's turn, whether they are of one event or of many."""
-        self._served += 1
-        return self._served % RECIPIENTS_AT_ONCE == 0
+    async def _portions(self, group: str) -> AsyncIterator[list[Connection]]:
+        """Give the members of a group in portions; between hundreds, of one event or of many, the loop has its turn."""
+        members = self.members(group)
+        while members:
+            room = RECIPIENTS_AT_ONCE - self._served % RECIPIENTS_AT_ONCE
+            portion, members = members[:room], members[room:]
+            yield portion
+            self._served += len(portion)
+            if len(portion) == room:
+                await asyncio.sleep(0)
 
     # ── what was missed ───────────────────────────────────────────────────────────────────────────────────────────────
 
