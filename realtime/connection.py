@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Bye, Error, Payload, encode_frame
 from fl.visibility import Principal
+from realtime.batches import Batch, wire_of
 from realtime.close_codes import meaning_of, require_sendable
 from realtime.frames import Frame
 from realtime.groups import Kind, follows_unasked
 from realtime.limits import QueueLimits
 from realtime.log import LogPages
-from realtime.messages import Labels, Logged
+from realtime.messages import Labels, Logged, Tick
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,15 @@ class Cursor:
         """What the newest heartbeat told of it."""
         self.doubted = False
         """The log was read once and did not hold what was heard of."""
+
+    @property
+    def is_live(self) -> bool:
+        """All that was heard of has been queued or sent, and more may be."""
+        return not self.held and self.heard == self.last
+
+    def move_to(self, seq: int) -> None:
+        """Take note that all up to an event that has just been heard of is queued or sent."""
+        self.last = self.heard = seq
 
 
 class Waiting:
@@ -177,6 +187,42 @@ class Connection:
         if self.closed_with is None and not self._is_written(frame):
             self._put(Waiting(frame))
 
+    def deliver_all(self, batch: Batch) -> None:
+        """Take events that came at the same time: with one write, if nothing is to go before them."""
+        if not self._is_written_together(batch):
+            for event in batch.events:
+                if isinstance(event, Tick):
+                    self.deliver_tick(event)
+                else:
+                    self.deliver(event)
+
+    def _is_written_together(self, batch: Batch) -> bool:
+        """Write what a batch holds for this peer now, if the server can and each event is a tick or the next one."""
+        if not self._is_idle or self._write_at_once is None or self._held_all:
+            return False
+        wanted: list[Logged | Tick] = []
+        lasts: dict[str, int] = {}
+        for event in batch.events:
+            if isinstance(event, Tick):
+                if event.stream in self.cursors or self._takes_up(event):
+                    wanted.append(event)
+                continue
+            cursor = self.cursors.get(event.stream)
+            if cursor is None or not cursor.is_live or cursor.epoch != event.epoch or cursor.labels != event.labels:
+                return False
+            last = lasts.get(event.stream, cursor.last)
+            if event.seq > last + 1:
+                return False
+            if event.seq == last + 1:
+                lasts[event.stream] = event.seq
+                wanted.append(event)
+        if wanted and not self._write_at_once(batch.wire if len(wanted) == len(batch.events) else wire_of(wanted)):
+            return False
+        self._counters.frames += len(wanted)
+        for stream, last in lasts.items():
+            self.cursors[stream].move_to(last)
+        return True
+
     def deliver(self, event: Logged) -> None:
         """Take a durable event: queue it, drop it as known, or note that the log has to be read for it."""
         cursor = self.cursors.get(event.stream)
@@ -194,20 +240,20 @@ class Connection:
             return
         self._advance(cursor, event)
 
-    def deliver_tick(self, stream: str, labels: Labels, key: str, frame: Frame) -> None:
+    def deliver_tick(self, tick: Tick) -> None:
         """Take a tick: it replaces the one of its key that still waits; with a full queue it is dropped."""
         if self.closed_with is not None or self._held_all:
             return
-        if stream not in self.cursors and (self.narrowed or not self._sees_unasked(stream, labels)):
+        if tick.stream not in self.cursors and not self._takes_up(tick):
             return
-        if self._is_written(frame):
+        if self._is_written(tick.frame):
             return
-        waiting = self._ticks.get(key)
+        waiting = self._ticks.get(tick.key)
         if waiting is not None:
-            self._size += frame.size - waiting.frame.size
-            waiting.frame = frame
-        elif self._has_room(frame.size):
-            self._ticks[key] = waiting = Waiting(frame, stream=stream, key=key)
+            self._size += tick.frame.size - waiting.frame.size
+            waiting.frame = tick.frame
+        elif self._has_room(tick.frame.size):
+            self._ticks[tick.key] = waiting = Waiting(tick.frame, stream=tick.stream, key=tick.key)
             self._put(waiting)
 
     def _advance(self, cursor: Cursor, event: Logged) -> None:
@@ -225,7 +271,7 @@ class Connection:
             self._behind[event.stream] = None
             self._rouse()
 
-    def _takes_up(self, event: Logged) -> bool:
+    def _takes_up(self, event: Logged | Tick) -> bool:
         return not self.narrowed and self._sees_unasked(event.stream, event.labels)
 
     def _sees_unasked(self, stream: str, labels: Labels) -> bool:

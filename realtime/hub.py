@@ -8,21 +8,35 @@ when the layer lost it, never lost. The hub awaits no client: it only fills queu
 """
 
 import asyncio
+import itertools
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Position
 from fl import histories
+from realtime.batches import Batch, batches_of
 from realtime.connection import Connection, Counters
 from realtime.database import query
 from realtime.frames import Frame
 from realtime.groups import KINDS, Kind, groups_of
 from realtime.layer import LayerChannel
-from realtime.log import LogPages, StreamHead, read_heads
-from realtime.messages import CLOSE, EVENT, RECHECK, Ending, Labels, LayerMessage, Logged, ending_of, logged_of
+from realtime.log import LogEntry, LogPages, StreamHead, read_heads
+from realtime.messages import (
+    CLOSE,
+    EVENT,
+    RECHECK,
+    Ending,
+    Labels,
+    LayerMessage,
+    Logged,
+    Tick,
+    ending_of,
+    logged_of,
+    tick_of,
+)
 from realtime.tasks import end
 
 logger = logging.getLogger(__name__)
@@ -30,6 +44,8 @@ logger = logging.getLogger(__name__)
 RECIPIENTS_AT_ONCE = 100
 """After so many the loop has its turn, or a large fan-out, or many small ones, would delay all else by their length."""
 PERSONAL = "personal"
+
+Given = TypeVar("Given")
 
 
 def _heads_of_one_history(seen: dict[str, Position]) -> list[StreamHead]:
@@ -143,8 +159,8 @@ class Hub:
         channel = self._channels.get(name)
         if channel is None:
 
-            async def receive(message: LayerMessage) -> None:
-                await self.receive(message, group=None if name == PERSONAL else name)
+            async def receive(messages: list[LayerMessage]) -> None:
+                await self.receive(messages, group=None if name == PERSONAL else name)
 
             channel = self._channels[name] = LayerChannel(name, receive=receive, missed=self.poll)
         return channel
@@ -159,16 +175,43 @@ class Hub:
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def receive(self, message: LayerMessage, *, group: str | None = None) -> None:
-        """Take a message of the layer; `group` is the one it was received for, where the channel has only one."""
-        group = group or message.get("group")
+    async def receive(self, messages: list[LayerMessage], *, group: str | None = None) -> None:
+        """Take messages of the layer, in order; `group` is the one that all are for, where the channel has only one."""
+        together: list[tuple[str, Logged | Tick]] = []
+        for message in messages:
+            to = group or message.get("group")
+            try:
+                event = self._event_of(message) if to is not None else None
+            except Exception:
+                # It must not keep back those beside it; durable events are in the log.
+                logger.exception("a message to %s could not be handled", to)
+                continue
+            if to is not None and event is not None:
+                together.append((to, event))
+                continue
+            await self._receive_events(together)
+            together = []
+            await self._receive_other(message, to)
+        await self._receive_events(together)
+
+    def _event_of(self, message: LayerMessage) -> Logged | Tick | None:
+        if message.get("type") != EVENT:
+            return None
+        if "seq" in message:
+            return logged_of(message)
+        if "key" in message:
+            stream = self._streams.get(message["stream"])
+            return tick_of(message, stream.labels if stream else Labels())
+        return None
+
+    async def _receive_other(self, message: LayerMessage, group: str | None) -> None:
         match message.get("type"):
             case _ if group is None:
                 logger.warning(
                     "a message to a device or person names no group, so nobody gets it: %s", message.get("type")
                 )
             case str(kind) if kind == EVENT:
-                await self._receive_event(message, group)
+                await self._give(group, Connection.push, Frame(message["frame"]))
             case str(kind) if kind == CLOSE:
                 self._end(group, ending_of(message))
             case str(kind) if kind == RECHECK:
@@ -176,13 +219,35 @@ class Hub:
             case unknown:
                 logger.warning("a message of unknown type %r to %s is ignored", unknown, group)
 
-    async def _receive_event(self, message: LayerMessage, group: str) -> None:
-        if "seq" in message:
-            await self._ingest(logged_of(message))
-        elif "key" in message:
-            await self._hand_tick(message, group)
-        else:
-            await self._hand_plain(Frame(message["frame"]), group)
+    async def _receive_events(self, events: list[tuple[str, Logged | Tick]]) -> None:
+        """Hand out ticks, and the durable events that are the next of their streams; look what the others are."""
+        others = []
+        async with self._turn:
+            ready: list[tuple[tuple[str, ...], Logged | Tick]] = []
+            for group, event in events:
+                if isinstance(event, Tick):
+                    ready.append(((group,), event))
+                elif self._is_next(event):
+                    ready.append((groups_of(event.stream, public=event.labels.public), event))
+                else:
+                    others.append(event)
+            await self._hand_out(ready)
+        for event in others:
+            await self._ingest(event)
+
+    def _is_next(self, event: Logged) -> bool:
+        """Say whether an event is the next of its stream, and nothing else has changed; from then on it is the last."""
+        stream = self._streams.get(event.stream)
+        if (
+            stream is None
+            or stream.repairing
+            or event.seq != stream.last + 1
+            or event.epoch != stream.epoch
+            or event.labels != stream.labels
+        ):
+            return False
+        stream.last = event.seq
+        return True
 
     def _end(self, group: str, ending: Ending) -> None:
         for connection in self.members(group):
@@ -207,36 +272,33 @@ class Hub:
         async with self._turn:
             if event.seq == stream.last + 1:
                 stream.last = event.seq
-                await self._fan_out(event)
+                await self._hand_out([(groups_of(event.stream, public=event.labels.public), event)])
 
-    async def _fan_out(self, event: Logged) -> None:
-        self.counters.events += 1
-        for group in groups_of(event.stream, public=event.labels.public):
-            async for portion in self._portions(group):
-                for connection in portion:
-                    connection.deliver(event)
+    async def _hand_out(self, events: Sequence[tuple[tuple[str, ...], Logged | Tick]]) -> None:
+        """Hand out events, each to its groups; those to the same groups, as far as they follow each other, together."""
+        self.counters.events += len(events)
+        for groups, same in itertools.groupby(events, key=lambda addressed: addressed[0]):
+            for batch in batches_of(event for _, event in same):
+                for group in groups:
+                    await self._give_batch(group, batch)
 
-    async def _hand_tick(self, message: LayerMessage, group: str) -> None:
-        name, key, frame = message["stream"], message["key"], Frame(message["frame"])
-        stream = self._streams.get(name)
-        labels = stream.labels if stream else Labels()
-        self.counters.events += 1
-        async for portion in self._portions(group):
-            for connection in portion:
-                connection.deliver_tick(name, labels, key, frame)
+    async def _give_batch(self, group: str, batch: Batch) -> None:
+        [first, *others] = batch.events
+        if others:
+            await self._give(group, Connection.deliver_all, batch)
+        elif isinstance(first, Tick):
+            await self._give(group, Connection.deliver_tick, first)
+        else:
+            await self._give(group, Connection.deliver, first)
 
-    async def _hand_plain(self, frame: Frame, group: str) -> None:
-        async for portion in self._portions(group):
-            for connection in portion:
-                connection.push(frame)
-
-    async def _portions(self, group: str) -> AsyncIterator[list[Connection]]:
-        """Give the members of a group in portions; between hundreds, of one event or of many, the loop has its turn."""
+    async def _give(self, group: str, give: Callable[[Connection, Given], None], what: Given) -> None:
+        """Give something to each member of a group; after a hundred, of one event or of many, the loop has its turn."""
         members = self.members(group)
         while members:
             room = RECIPIENTS_AT_ONCE - self._served % RECIPIENTS_AT_ONCE
             portion, members = members[:room], members[room:]
-            yield portion
+            for connection in portion:
+                give(connection, what)
             self._served += len(portion)
             if len(portion) == room:
                 await asyncio.sleep(0)
@@ -311,16 +373,24 @@ class Hub:
                 # A page that somebody else had asked for earlier may be older than the news: it is read once more.
                 doubted = not page
                 async with self._turn:
-                    for entry in page:
-                        if entry.seq > stream.last:
-                            stream.last = entry.seq
-                            await self._fan_out(Logged(name, stream.epoch, entry.seq, entry.frame, stream.labels))
+                    await self._hand_out(self._next_of(name, stream, page))
         except Exception as error:
             logger.warning("%s could not be read from the log: %s: %s", name, type(error).__name__, error)
         finally:
             # Whatever is still missing is found by the next event or poll.
             stream.wanted = stream.last
             stream.repairing = False
+
+    def _next_of(self, name: str, stream: _Stream, page: list[LogEntry]) -> list[tuple[tuple[str, ...], Logged]]:
+        groups = groups_of(name, public=stream.labels.public)
+        found = [
+            (groups, Logged(name, stream.epoch, entry.seq, entry.frame, stream.labels))
+            for entry in page
+            if entry.seq > stream.last
+        ]
+        if found:
+            stream.last = found[-1][1].seq
+        return found
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

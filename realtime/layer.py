@@ -19,6 +19,8 @@ from realtime.tasks import end
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
+WAITING = 100
+"""How many messages wait here while earlier ones are handled; more are left to the layer."""
 UNREADABLE_AT_ONCE = 100
 """After so many messages in a row that cannot be read it is rather the layer that is broken."""
 LAYER_IS_AWAY = (RedisError, OSError)
@@ -32,9 +34,15 @@ class LayerChannel:
         self,
         name: str,
         *,
-        receive: Callable[[LayerMessage], Awaitable[None]],
+        receive: Callable[[list[LayerMessage]], Awaitable[None]],
         missed: Callable[[], Awaitable[None]],
     ) -> None:
+        """Make a channel that is in no group yet.
+
+        Args:
+            receive: handles messages, all that have come since it began with those before.
+            missed: is called when messages may have been lost.
+        """
         self.received = 0
         """How many messages it has received."""
         self._name = name
@@ -47,16 +55,18 @@ class LayerChannel:
         self._broke = asyncio.Event()
         self._opened = asyncio.Event()
         self._unreadable = 0
+        self._inbox = asyncio.Queue[LayerMessage](WAITING)
         self._receiving: asyncio.Task[None] | None = None
+        self._handling: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._handling = asyncio.Lock()
 
     async def join(self, group: str) -> None:
         """Become a member of a group; where the layer is away, as soon as it is back."""
         self._wanted.add(group)
         if self._mending is None:
             self._mending = asyncio.create_task(self._mend(), name=f"layer channel {self._name}: mend")
+            self._handling = asyncio.create_task(self._handle_all(), name=f"layer channel {self._name}: handle")
             self._receiving = self._listen()
         await self._settle_unless_broken()
 
@@ -73,7 +83,7 @@ class LayerChannel:
         """Take another channel, since the layer has forgotten this one, and join all groups with it."""
         if self._receiving is None:
             return
-        async with self._turn, self._handling:
+        async with self._turn:
             await end([self._receiving])
             self._opened.clear()
             self._channel = ""
@@ -86,8 +96,8 @@ class LayerChannel:
         """Leave all groups and receive no more."""
         self._wanted.clear()
         await self._settle_unless_broken()
-        await end([task for task in (self._receiving, self._mending) if task is not None])
-        self._receiving = self._mending = None
+        await end([task for task in (self._receiving, self._handling, self._mending) if task is not None])
+        self._receiving = self._handling = self._mending = None
         self._channel = ""
 
     # ── what is wanted ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,8 +183,18 @@ class LayerChannel:
                 continue
             self._unreadable = 0
             self.received += 1
-            async with self._handling:
-                await self._handle(message)
+            await self._inbox.put(message)
+
+    async def _handle_all(self) -> None:
+        while True:
+            messages = [await self._inbox.get()]
+            while not self._inbox.empty():
+                messages.append(self._inbox.get_nowait())
+            try:
+                await self._receive(messages)
+            except Exception:
+                # It must not end the channel for all that come after; durable events are in the log.
+                logger.exception("messages to %s could not be handled", self._name)
 
     def _lose(self, error: Exception) -> None:
         # Some layers forget their members when they restart, so all groups are joined anew.
@@ -188,10 +208,3 @@ class LayerChannel:
         if not self._unreadable:
             logger.warning("a message to %s could not be read: %s: %s", self._name, type(error).__name__, error)
         self._unreadable += 1
-
-    async def _handle(self, message: LayerMessage) -> None:
-        try:
-            await self._receive(message)
-        except Exception:
-            # A message that cannot be read must not end the channel for all others; durable events are in the log.
-            logger.exception("a message to %s could not be handled", self._name)

@@ -48,6 +48,18 @@ class Logged:
         self.labels = labels
 
 
+class Tick:
+    """What is soon out of date, on its way to connections: the newest of its key counts; its frame, encoded once."""
+
+    __slots__ = ("frame", "key", "labels", "stream")
+
+    def __init__(self, stream: str, key: str, text: str, labels: Labels) -> None:
+        self.stream = stream
+        self.key = key
+        self.frame = Frame(text)
+        self.labels = labels
+
+
 @dataclass(frozen=True)
 class Ending:
     """Which connections of a group are to end, and why; without `connection_id` and `session` all of them."""
@@ -125,6 +137,15 @@ def logged_of(message: LayerMessage) -> Logged:
     """
     labels = Labels(task=message.get("task", ""), public=bool(message.get("public", False)))
     return Logged(message["stream"], message["epoch"], message["seq"], message["frame"], labels)
+
+
+def tick_of(message: LayerMessage, labels: Labels) -> Tick:
+    """Read a tick.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    return Tick(message["stream"], message["key"], message["frame"], labels)
 
 
 def ending_of(message: LayerMessage) -> Ending:

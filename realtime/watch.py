@@ -104,9 +104,9 @@ class Echo:
             return False
         return True
 
-    async def _hear(self, message: LayerMessage) -> None:
+    async def _hear(self, messages: list[LayerMessage]) -> None:
         async with self._news:
-            self._heard = max(self._heard, message["number"])
+            self._heard = max(self._heard, *(message["number"] for message in messages))
             self._news.notify_all()
 
 

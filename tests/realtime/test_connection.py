@@ -15,7 +15,7 @@ from realtime.frames import Frame
 from realtime.groups import Kind
 from realtime.limits import QueueLimits
 from realtime.log import LogPages
-from realtime.messages import Labels, Logged
+from realtime.messages import Labels, Logged, Tick
 from tests.realtime.acts import note, record, record_many
 from tests.realtime.sockets import eventually
 
@@ -207,7 +207,7 @@ async def test_a_waiting_tick_is_replaced_and_a_full_queue_takes_no_new_one(conn
     for n in range(10):
         for key in "abcde":
             frame = f'{{"event":"training_progress","data":{{}},"key":"{key}","number":{n}}}'
-            connection.deliver_tick("system", Labels(), key, Frame(frame))
+            connection.deliver_tick(Tick("system", key, frame, Labels()))
 
     peer.takes.set()
     await eventually(lambda: len(peer.frames) == 4)

@@ -10,12 +10,13 @@ from edge.protocol.server import decode_frame
 from fl.models import Stream
 from fl.roles import Role
 from fl.visibility import Principal
+from realtime.batches import BATCH_BYTES, Batch, batches_of
 from realtime.connection import Connection, Counters, Start
 from realtime.frames import Frame
 from realtime.groups import Kind
 from realtime.limits import QueueLimits
 from realtime.log import LogPages, read_events
-from realtime.messages import Labels, Logged
+from realtime.messages import Labels, Logged, Tick
 from tests.realtime.acts import record_many
 from tests.realtime.sockets import eventually
 
@@ -38,8 +39,7 @@ class Peer:
     def take_at_once(self, frame):
         if self.chance.random() < 0.3:
             return False
-        header = {126: 4, 127: 10}.get(frame[1], 2)
-        self.texts.append(frame[header:].decode())
+        self.texts += texts_of(frame)
         self.at_once += 1
         return True
 
@@ -93,16 +93,20 @@ async def test_whatever_is_written_at_once_the_peer_gets_what_it_gets_the_long_w
     quick_one = connections[0]
     replayed = chance.randrange(EVENTS // 2)
     joins_at = chance.randrange(replayed, EVENTS // 2 + 1)
+    together = []
 
     for index, event in enumerate(events):
         if index == joins_at:
             for connection in connections:
                 start = Start(event.stream, event.epoch, replayed, event.labels)
                 connection.resume([start], replay(events[:replayed]))
-        for connection in connections:
-            connection.deliver(event)
-            if chance.random() < 0.2:
-                connection.deliver_tick("system", Labels(), "k", tick("k", index))
+        together.append(event)
+        if chance.random() < 0.2:
+            together.append(tick("k", index))
+        if chance.random() < 0.5:
+            for connection in connections:
+                connection.deliver_all(Batch(together))
+            together = []
         if chance.random() < 0.05:
             for connection in connections:
                 connection.push(Frame(f'{{"event":"said","data":{{"after":{index}}}}}'))
@@ -110,6 +114,8 @@ async def test_whatever_is_written_at_once_the_peer_gets_what_it_gets_the_long_w
             await asyncio.sleep(0)
         if chance.random() < 0.1:
             await eventually(lambda: not quick_one.is_behind and not quick_one.queued[0])
+    for connection in connections:
+        connection.deliver_all(Batch([*together, events[-1]]))
     await eventually(lambda: not any(one.is_behind or one.queued[0] for one in connections))
     await eventually(lambda: len(quick.without_ticks) == len(slow.without_ticks))
 
@@ -146,13 +152,113 @@ async def test_after_its_end_nothing_is_written_at_once(loop):
     await connection.end()
 
     connection.push(Frame('{"event":"late","data":{}}'))
-    connection.deliver_tick("system", Labels(), "k", tick("k", 1))
+    connection.deliver_tick(tick("k", 1))
+    connection.deliver_all(Batch([tick("k", 2), tick("l", 1)]))
 
     assert peer.texts == []
 
 
+async def live(peer, *, at=0, **options):
+    """Return a connection that follows `system` from an event on, and has nothing more to do."""
+    connection = connect(peer, **options)
+    epoch = await asyncio.to_thread(lambda: Stream.objects.get(pk="system").epoch)
+    connection.resume([Start("system", epoch, at, Labels())], replay([]))
+    await eventually(lambda: not connection.is_behind)
+    return connection
+
+
+@pytest.fixture
+def willing():
+    """A peer whose system always has room, and which notes how much it was given at a time."""
+    peer = Peer(random.Random(0))
+    peer.writes = []
+
+    def take(data):
+        peer.writes.append(texts_of(data))
+        peer.texts += peer.writes[-1]
+        return True
+
+    peer.take_at_once = take
+    return peer
+
+
+async def test_what_comes_together_is_written_together_in_order(loop, willing):
+    await record_many("system", 3)
+    connection = await live(willing, write_at_once=willing.take_at_once)
+    first, second, third = (await logged_events())[:3]
+
+    connection.deliver_all(Batch([first, tick("k", 1), second, third]))
+
+    assert willing.writes == [[first.frame.text, tick("k", 1).frame.text, second.frame.text, third.frame.text]]
+    assert (connection.cursors["system"].last, connection.cursors["system"].heard) == (3, 3)
+    await connection.end()
+
+
+async def test_of_what_comes_together_only_what_is_new_and_followed_is_written(loop, willing):
+    await record_many("system", 3)
+    connection = await live(willing, at=1, write_at_once=willing.take_at_once)
+    events = (await logged_events())[:3]
+    connection.narrowed = True
+    elsewhere = Tick("run:7", "k", tick("k", 1).frame.text, Labels())
+
+    connection.deliver_all(Batch([*events, elsewhere]))
+
+    assert willing.writes == [[events[1].frame.text, events[2].frame.text]]
+    await connection.end()
+
+
+@pytest.mark.parametrize("broken", ["hole", "held", "labels", "unknown stream"])
+async def test_where_something_is_to_be_looked_at_each_event_goes_its_own_way(loop, willing, broken):
+    await record_many("system", 4)
+    connection = await live(willing, write_at_once=willing.take_at_once)
+    events = (await logged_events())[:4]
+    match broken:
+        case "hole":
+            del events[1]
+        case "held":
+            connection.hold(["system"])
+        case "labels":
+            events[3].labels = Labels(task="digits")
+        case "unknown stream":
+            connection.drop(["system"])
+
+    connection.deliver_all(Batch(events))
+    if broken == "held":
+        connection.resume([], replay([]), released=["system"])
+
+    await eventually(lambda: len(willing.texts) == 4)
+    assert [decode_frame(text).seq for text in willing.texts] == [1, 2, 3, 4]
+    assert all(len(write) == 1 for write in willing.writes)
+    await connection.end()
+
+
+async def test_events_are_put_together_up_to_a_size_and_in_order(db):
+    large = Logged("system", "e", 2, "x" * (BATCH_BYTES + 1), Labels())
+    events = [*(tick("k", number) for number in range(300)), large, tick("k", 300)]
+
+    batches = list(batches_of(events))
+
+    assert [event for batch in batches for event in batch.events] == events
+    assert all(len(batch.wire) <= BATCH_BYTES for batch in batches if batch.events != [large])
+    assert len(batches) == 2 + -(-sum(len(event.frame.wire) for event in events[:300]) // BATCH_BYTES)
+    for batch in batches:
+        assert batch.wire == b"".join(event.frame.wire for event in batch.events)
+
+
+def texts_of(data):
+    """Return the texts of frames that were written at once."""
+    texts = []
+    while data:
+        start = {126: 4, 127: 10}.get(data[1], 2)
+        size = data[1] if start == 2 else int.from_bytes(data[2:start], "big")
+        texts.append(data[start : start + size].decode())
+        data = data[start + size :]
+    return texts
+
+
 def tick(key, number):
-    return Frame(f'{{"event":"training_progress","data":{{"progress":{number}}},"key":"{key}","stream":"system"}}')
+    text = f'{{"event":"training_progress","data":{{"progress":{number}}},"key":"{key}","stream":"system"}}'
+    return Tick("system", key, text, Labels())
 
 
 def said(peer):

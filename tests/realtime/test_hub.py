@@ -278,9 +278,39 @@ async def test_a_burst_to_a_few_gives_the_loop_its_turns_as_one_event_to_many_do
 
     async with Turns() as turns:
         for n in range(1, 2 * RECIPIENTS_AT_ONCE + 1):
-            await hub.receive(message | place(n), group="dashboard")
+            await hub.receive([message | place(n)], group="dashboard")
 
     assert turns.number >= 6
+
+
+async def test_messages_that_waited_at_the_same_time_are_handed_out_in_order_whatever_they_are(loop, without_polls):
+    socket = await dashboard()
+    await record_many("system", 3)
+    await titles(socket, 3)
+    hub, epoch = this_process().hub, await query(lambda: Stream.objects.get(pk="system").epoch)
+
+    def message(number, **place):
+        text = json.dumps({"event": "x", "data": {}, "number": number, **place})
+        return {"type": "qflare.event", "stream": "system", "epoch": epoch, "frame": text, **place}
+
+    broken = {"type": "qflare.event", "stream": "system", "seq": 5}
+    plain = {"type": "qflare.event", "frame": json.dumps({"event": "x", "data": {}, "number": 3})}
+    await hub.receive(
+        [
+            message(0, seq=4),
+            broken,
+            message(1, key="k"),
+            message(2, seq=5),
+            message(9, seq=3),
+            plain,
+            message(4, key="l"),
+            message(5, seq=6),
+        ],
+        group="dashboard",
+    )
+
+    assert [(await socket.frame())["number"] for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert socket.waiting == 0
 
 
 async def test_a_connection_that_joins_while_a_query_is_slow_holds_up_nobody(loop, without_polls):

@@ -27,8 +27,8 @@ async def member(redis_layer):
     await channel_layer().flush()
 
 
-async def _take(message):
-    _take.channel.heard.append(message["n"])
+async def _take(messages):
+    _take.channel.heard += [message["n"] for message in messages]
 
 
 async def _count():
@@ -158,8 +158,8 @@ async def test_a_message_that_cannot_be_read_is_passed_over_by_the_core_layer_to
 async def test_several_channels_of_a_process_hear_at_the_same_time(member, redis_layer):
     heard = []
 
-    async def take(message):
-        heard.append(message["n"])
+    async def take(messages):
+        heard.extend(message["n"] for message in messages)
 
     other = LayerChannel("other", receive=take, missed=_count)
     await member.join("a")
@@ -170,6 +170,40 @@ async def test_several_channels_of_a_process_hear_at_the_same_time(member, redis
 
     await eventually(lambda: heard == [2])
     await other.stop()
+
+
+async def test_what_comes_while_something_is_handled_is_handled_together_afterwards(member):
+    handed, goes_on = [], asyncio.Event()
+
+    async def take(messages):
+        handed.append([message["n"] for message in messages])
+        await goes_on.wait()
+
+    other = LayerChannel("other", receive=take, missed=_count)
+    await other.join("b")
+    while not handed:
+        await channel_layer().group_send("b", {"n": 0})
+        await asyncio.sleep(0.02)
+    before = other.received
+    for n in range(1, 6):
+        await channel_layer().group_send("b", {"n": n})
+    await eventually(lambda: other.received == before + 5)
+
+    goes_on.set()
+
+    await eventually(lambda: len(handed) == 2)
+    assert handed[1][-5:] == [1, 2, 3, 4, 5]
+    await other.stop()
+
+
+async def test_messages_that_cannot_be_handled_are_told_of_and_end_nothing(member, caplog):
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+
+    await channel_layer().group_send("a", {"another": "message"})
+
+    await send_until_heard("a", member, 2)
+    assert "could not be handled" in caplog.text
 
 
 async def test_a_channel_that_began_anew_hears_its_groups_and_its_old_one_is_gone(member):
