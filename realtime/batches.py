@@ -4,16 +4,29 @@ To hand a few hundred bytes to the system costs more than all that is done with 
 number of writes is what counts. Nothing waits for a batch to fill.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
+from realtime.frames import Frame
 from realtime.messages import Logged, Tick
 
 BATCH_BYTES = 16 * 1024
 """Not much, since what a peer's system does not take of it waits here past all limits."""
 
 
+class Framed(Protocol):
+    """What is sent as one frame."""
+
+    @property
+    def frame(self) -> Frame:
+        """The frame, made once for all its recipients."""
+
+
+Sent = TypeVar("Sent", bound=Framed)
+
+
 class Batch:
-    """One or more events for the same recipients, in order, and the bytes of all their frames."""
+    """Events for the same recipients, in order, and the bytes of all their frames."""
 
     __slots__ = ("events", "wire")
 
@@ -22,20 +35,20 @@ class Batch:
         self.wire = wire_of(events)
 
 
-def wire_of(events: list[Logged | Tick]) -> bytes:
+def wire_of(events: Sequence[Framed]) -> bytes:
     """Return the bytes of events' frames, one after another."""
-    return events[0].frame.wire if len(events) == 1 else b"".join([event.frame.wire for event in events])
+    return b"".join([event.frame.wire for event in events])
 
 
-def batches_of(events: Iterable[Logged | Tick]) -> Iterator[Batch]:
-    """Put events into batches of at most BATCH_BYTES, in order; an event that is larger has one of its own."""
-    batch: list[Logged | Tick] = []
+def portions_of(events: Iterable[Sent]) -> Iterator[list[Sent]]:
+    """Cut events into portions of at most BATCH_BYTES, in order; one that is larger is a portion of its own."""
+    portion: list[Sent] = []
     size = 0
     for event in events:
-        if batch and size + len(event.frame.wire) > BATCH_BYTES:
-            yield Batch(batch)
-            batch, size = [], 0
-        batch.append(event)
+        if portion and size + len(event.frame.wire) > BATCH_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(event)
         size += len(event.frame.wire)
-    if batch:
-        yield Batch(batch)
+    if portion:
+        yield portion

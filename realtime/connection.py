@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Bye, Error, Payload, encode_frame
 from fl.visibility import Principal
-from realtime.batches import Batch, wire_of
+from realtime.batches import Batch, portions_of, wire_of
 from realtime.close_codes import meaning_of, require_sendable
 from realtime.frames import Frame
 from realtime.groups import Kind, follows_unasked
 from realtime.limits import QueueLimits
-from realtime.log import LogPages
+from realtime.log import LogEntry, LogPages
 from realtime.messages import Labels, Logged, Tick
 
 logger = logging.getLogger(__name__)
@@ -523,9 +523,11 @@ class Connection:
             logger.exception("the log could not be read for %s %s; it is tried again", self.kind, self.id)
             await asyncio.sleep(RETRY_SECONDS)
             return
-        for entry in page:
-            # The client may have left the stream, or lost the right to it, while the page was read or sent.
-            if self.cursors.get(stream) is not cursor or cursor.held or self.closed_with is not None:
+        written = self._write_logged(stream, cursor, page)
+        if written:
+            await asyncio.sleep(0)  # what is written at once waits for nothing, and others have their turn
+        for entry in page[written:]:
+            if not self._is_at(stream, cursor):
                 return
             if entry.seq > cursor.heard:
                 break  # the hub has not handed it out yet, nor said who may see it
@@ -533,7 +535,7 @@ class Connection:
                 self._lose_position(stream, cursor)
                 return
             cursor.last = entry.seq
-            await self._transmit(entry.frame)
+            await self._transmit(entry.frame.text)
         if not page and cursor.doubted:
             self._lose_position(stream, cursor)
             return
@@ -541,6 +543,25 @@ class Connection:
         cursor.doubted = not page
         if cursor.last == cursor.heard:
             self._behind.pop(stream, None)
+
+    def _is_at(self, stream: str, cursor: Cursor) -> bool:
+        """Say whether the client has not left the stream, or lost the right to it, while something was read or sent."""
+        return self.cursors.get(stream) is cursor and not cursor.held and self.closed_with is None
+
+    def _write_logged(self, stream: str, cursor: Cursor, page: list[LogEntry]) -> int:
+        """Write the next events of a page, as far as the server can now and nothing is wrong; return how many."""
+        if self._write_at_once is None or not self._is_at(stream, cursor):
+            return 0
+        written = 0
+        for entries in portions_of(page):
+            first, last = entries[0].seq, entries[-1].seq
+            is_whole = first == cursor.last + 1 and last == cursor.last + len(entries)
+            if not is_whole or last > cursor.heard or not self._write_at_once(wire_of(entries)):
+                break
+            cursor.last = last
+            written += len(entries)
+        self._counters.frames += written
+        return written
 
     def _lose_position(self, stream: str, cursor: Cursor) -> None:
         self.close(CloseCode.POSITION_LOST, f"the log no longer has what follows {cursor.last} in {stream}")

@@ -6,15 +6,19 @@ _FINAL_TEXT = 0x81
 
 
 class Frame:
-    """A text message, and the bytes of the whole WebSocket frame for a server that writes them as they are."""
+    """A text message, as the bytes of the whole WebSocket frame, for a server that writes them as they are."""
 
-    __slots__ = ("size", "text", "wire")
+    __slots__ = ("size", "wire")
 
     def __init__(self, text: str) -> None:
         data = text.encode()
-        self.text = text
         self.size = len(data)
         self.wire = _header(len(data)) + data
+
+    @property
+    def text(self) -> str:
+        """The message, for a server that makes frames itself; not kept, since most are never asked for it."""
+        return self.wire[-self.size :].decode() if self.size else ""
 
 
 def _header(size: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import Position
 from fl import histories
-from realtime.batches import Batch, batches_of
+from realtime.batches import Batch, portions_of
 from realtime.connection import Connection, Counters
 from realtime.database import query
 from realtime.frames import Frame
@@ -278,7 +278,8 @@ class Hub:
         """Hand out events, each to its groups; those to the same groups, as far as they follow each other, together."""
         self.counters.events += len(events)
         for groups, same in itertools.groupby(events, key=lambda addressed: addressed[0]):
-            for batch in batches_of(event for _, event in same):
+            for portion in portions_of(event for _, event in same):
+                batch = Batch(portion)
                 for group in groups:
                     await self._give_batch(group, batch)
 

@@ -11,6 +11,7 @@ from django.db.models import Q
 from edge.protocol.server import LoggedEvent, encode_frame, format_timestamp
 from fl.models import Event, Stream
 from realtime.database import query
+from realtime.frames import Frame
 from realtime.limits import CHUNK_EVENTS
 
 KEPT_BYTES = 4 * 1024 * 1024
@@ -40,15 +41,17 @@ class LogEntry:
         self._timestamp = timestamp
 
     @cached_property
-    def frame(self) -> str:
+    def frame(self) -> Frame:
         """The frame, letter for letter as it went out when the event was recorded."""
-        return encode_frame(
-            self._event,
-            self._data,
-            timestamp=self._timestamp,
-            stream=self.stream,
-            seq=self.seq,
-            epoch=self.epoch,
+        return Frame(
+            encode_frame(
+                self._event,
+                self._data,
+                timestamp=self._timestamp,
+                stream=self.stream,
+                seq=self.seq,
+                epoch=self.epoch,
+            )
         )
 
     @cached_property

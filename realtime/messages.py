@@ -40,11 +40,11 @@ class Logged:
 
     __slots__ = ("epoch", "frame", "labels", "seq", "stream")
 
-    def __init__(self, stream: str, epoch: str, seq: int, text: str, labels: Labels) -> None:
+    def __init__(self, stream: str, epoch: str, seq: int, frame: Frame, labels: Labels) -> None:
         self.stream = stream
         self.epoch = epoch
         self.seq = seq
-        self.frame = Frame(text)
+        self.frame = frame
         self.labels = labels
 
 
@@ -53,10 +53,10 @@ class Tick:
 
     __slots__ = ("frame", "key", "labels", "stream")
 
-    def __init__(self, stream: str, key: str, text: str, labels: Labels) -> None:
+    def __init__(self, stream: str, key: str, frame: Frame, labels: Labels) -> None:
         self.stream = stream
         self.key = key
-        self.frame = Frame(text)
+        self.frame = frame
         self.labels = labels
 
 
@@ -136,7 +136,7 @@ def logged_of(message: LayerMessage) -> Logged:
         KeyError: a field is missing.
     """
     labels = Labels(task=message.get("task", ""), public=bool(message.get("public", False)))
-    return Logged(message["stream"], message["epoch"], message["seq"], message["frame"], labels)
+    return Logged(message["stream"], message["epoch"], message["seq"], Frame(message["frame"]), labels)
 
 
 def tick_of(message: LayerMessage, labels: Labels) -> Tick:
@@ -145,7 +145,7 @@ def tick_of(message: LayerMessage, labels: Labels) -> Tick:
     Raises:
         KeyError: a field is missing.
     """
-    return Tick(message["stream"], message["key"], message["frame"], labels)
+    return Tick(message["stream"], message["key"], Frame(message["frame"]), labels)
 
 
 def ending_of(message: LayerMessage) -> Ending:

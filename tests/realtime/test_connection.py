@@ -87,7 +87,7 @@ async def events_of(stream="system", labels=NO_LABELS):
 
     epoch, numbers = await asyncio.to_thread(read)
     frame = '{"event":"error_notification","data":{},"stream":"%s","seq":%d}'
-    return [Logged(stream, epoch, seq, frame % (stream, seq), labels) for seq in numbers]
+    return [Logged(stream, epoch, seq, Frame(frame % (stream, seq)), labels) for seq in numbers]
 
 
 def start_at(connection, event, last=0):
@@ -207,7 +207,7 @@ async def test_a_waiting_tick_is_replaced_and_a_full_queue_takes_no_new_one(conn
     for n in range(10):
         for key in "abcde":
             frame = f'{{"event":"training_progress","data":{{}},"key":"{key}","number":{n}}}'
-            connection.deliver_tick(Tick("system", key, frame, Labels()))
+            connection.deliver_tick(Tick("system", key, Frame(frame), Labels()))
 
     peer.takes.set()
     await eventually(lambda: len(peer.frames) == 4)
@@ -278,7 +278,7 @@ async def test_a_stream_whose_labels_change_is_left_by_those_who_may_see_it_no_m
     connection.deliver(first)
     await eventually(lambda: peer.seqs == [1])
 
-    connection.deliver(Logged(second.stream, second.epoch, 2, second.frame.text, Labels(task="digits")))
+    connection.deliver(Logged(second.stream, second.epoch, 2, second.frame, Labels(task="digits")))
 
     assert "run:1" not in connection.cursors
     await eventually(lambda: peer.frames[-1].event == "error")

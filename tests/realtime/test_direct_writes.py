@@ -6,15 +6,16 @@ import random
 
 import pytest
 
+from edge.protocol.close_codes import CloseCode
 from edge.protocol.server import decode_frame
 from fl.models import Stream
 from fl.roles import Role
 from fl.visibility import Principal
-from realtime.batches import BATCH_BYTES, Batch, batches_of
+from realtime.batches import BATCH_BYTES, Batch, portions_of, wire_of
 from realtime.connection import Connection, Counters, Start
 from realtime.frames import Frame
 from realtime.groups import Kind
-from realtime.limits import QueueLimits
+from realtime.limits import CHUNK_EVENTS, QueueLimits
 from realtime.log import LogPages, read_events
 from realtime.messages import Labels, Logged, Tick
 from tests.realtime.acts import record_many
@@ -199,7 +200,7 @@ async def test_of_what_comes_together_only_what_is_new_and_followed_is_written(l
     connection = await live(willing, at=1, write_at_once=willing.take_at_once)
     events = (await logged_events())[:3]
     connection.narrowed = True
-    elsewhere = Tick("run:7", "k", tick("k", 1).frame.text, Labels())
+    elsewhere = Tick("run:7", "k", tick("k", 1).frame, Labels())
 
     connection.deliver_all(Batch([*events, elsewhere]))
 
@@ -228,21 +229,55 @@ async def test_where_something_is_to_be_looked_at_each_event_goes_its_own_way(lo
 
     await eventually(lambda: len(willing.texts) == 4)
     assert [decode_frame(text).seq for text in willing.texts] == [1, 2, 3, 4]
-    assert all(len(write) == 1 for write in willing.writes)
     await connection.end()
 
 
+async def test_what_is_fed_from_the_log_takes_few_writes_while_the_peer_has_room(loop, willing):
+    await record_many("system", EVENTS)
+    events = await logged_events()
+    connection = await live(willing, write_at_once=willing.take_at_once)
+
+    connection.deliver(events[-1])
+
+    await eventually(lambda: len(willing.texts) == EVENTS)
+    assert willing.texts == [event.frame.text for event in events]
+    bytes_in_all = len(wire_of(events))
+    assert len(willing.writes) <= bytes_in_all // BATCH_BYTES + 2 * -(-EVENTS // CHUNK_EVENTS)
+    await eventually(lambda: not connection.is_behind)
+    await connection.end()
+
+
+@pytest.mark.parametrize("gone", ["left", "held", "closed"])
+async def test_of_what_is_fed_from_the_log_nothing_is_written_once_it_is_not_followed(loop, willing, gone):
+    await record_many("system", 10)
+    events = (await logged_events())[:10]
+    connection = await live(willing, write_at_once=willing.take_at_once)
+    acts = {"left": lambda: connection.drop(["system"]), "held": lambda: connection.hold(["system"])}
+    after, page = connection._log.after, []
+
+    async def read_slowly(*place):
+        page.extend(await after(*place))
+        acts.get(gone, lambda: connection.close(CloseCode.NORMAL))()
+        return page
+
+    connection._log.after = read_slowly
+    connection.deliver(events[-1])
+    await eventually(lambda: page)
+    await eventually(lambda: not connection.is_behind or connection.closed_with is not None)
+    await connection.end()
+
+    assert not [text for text in willing.texts if '"seq"' in text]
+
+
 async def test_events_are_put_together_up_to_a_size_and_in_order(db):
-    large = Logged("system", "e", 2, "x" * (BATCH_BYTES + 1), Labels())
+    large = Logged("system", "e", 2, Frame("x" * (BATCH_BYTES + 1)), Labels())
     events = [*(tick("k", number) for number in range(300)), large, tick("k", 300)]
 
-    batches = list(batches_of(events))
+    portions = list(portions_of(events))
 
-    assert [event for batch in batches for event in batch.events] == events
-    assert all(len(batch.wire) <= BATCH_BYTES for batch in batches if batch.events != [large])
-    assert len(batches) == 2 + -(-sum(len(event.frame.wire) for event in events[:300]) // BATCH_BYTES)
-    for batch in batches:
-        assert batch.wire == b"".join(event.frame.wire for event in batch.events)
+    assert [event for portion in portions for event in portion] == events
+    assert all(len(wire_of(portion)) <= BATCH_BYTES for portion in portions if portion != [large])
+    assert len(portions) == 2 + -(-len(wire_of(events[:300])) // BATCH_BYTES)
 
 
 def texts_of(data):
@@ -258,7 +293,7 @@ def texts_of(data):
 
 def tick(key, number):
     text = f'{{"event":"training_progress","data":{{"progress":{number}}},"key":"{key}","stream":"system"}}'
-    return Tick("system", key, text, Labels())
+    return Tick("system", key, Frame(text), Labels())
 
 
 def said(peer):

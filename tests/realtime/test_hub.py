@@ -74,7 +74,7 @@ async def test_all_get_the_same_text_and_the_log_gives_it_letter_for_letter(loop
     process = this_process()
     epoch = await query(lambda: Stream.objects.get(pk="system").epoch)
     (entry,) = await process.hub.log.after("system", epoch, 0)
-    assert entry.frame == text
+    assert entry.frame.text == text
 
 
 async def test_a_frame_sent_to_a_group_from_anywhere_reaches_its_members(loop, without_polls):

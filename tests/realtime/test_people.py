@@ -259,7 +259,7 @@ async def test_a_run_that_begins_meanwhile_can_be_resumed_though_it_has_ended_me
     first = await socket.until("fl_status_update")
     if is_read_from_the_log:
         hub = this_process().hub
-        first = json.loads((await hub.log.after(run.stream, first["epoch"], 0))[0].frame)
+        first = json.loads((await hub.log.after(run.stream, first["epoch"], 0))[0].frame.text)
     await record(run.stream, note("seen"))
     assert "epoch" not in await socket.until("error_notification", title="seen")
     await socket.leave()

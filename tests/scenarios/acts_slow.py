@@ -40,7 +40,7 @@ def let_each_thread_read(stream):
 
     def read():
         all_of_them.wait(GIVE_UP_SECONDS)
-        return [entry.frame for entry in read_events(stream, "any", after=0, to=CHUNK_EVENTS)]
+        return [entry.frame.text for entry in read_events(stream, "any", after=0, to=CHUNK_EVENTS)]
 
     for reading in [_threads.submit(read) for _ in range(THREADS)]:
         assert len(reading.result(GIVE_UP_SECONDS)) == CHUNK_EVENTS
