@@ -80,6 +80,19 @@ def test_the_demonstration_trains_tells_each_round_and_ends_well(start_demo):
     assert left_running(demo.data) == []
 
 
+def test_a_second_demonstration_at_another_port_trains_with_the_devices_of_the_first(start_demo):
+    options = ("--exit", "--devices", "2", "--rounds", "1", "--task", "linear")
+    first = start_demo(*options, "--port", str(free_port()))
+    assert first.wait(300) == 0, first.said()
+
+    second = start_demo(*options, "--port", str(free_port()))
+
+    assert second.wait(300) == 0, second.said()
+    with closing(sqlite3.connect(second.data / "qflare.sqlite3")) as database:
+        assert database.execute("SELECT state FROM fl_run").fetchall() == [("completed",), ("completed",)]
+        assert database.execute("SELECT count(*) FROM fl_device").fetchall() == [(2,)]
+
+
 def test_ctrl_c_in_the_middle_of_the_run_stops_all_that_was_started(start_demo):
     demo = start_demo("--devices", "2", "--rounds", "100000", "--port", str(free_port()))
     wait_for("round 2 is told", lambda: re.search(r"^round +2/", demo.said(), re.MULTILINE), seconds=300, needs=[demo])

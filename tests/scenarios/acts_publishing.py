@@ -11,6 +11,7 @@ from django.utils import timezone
 from fl import events
 from realtime.connection import Connection
 from realtime.hub import Hub
+from realtime.messages import Logged
 from tests.scenarios.control import command, numbered, on_loop
 
 _log_reads, _handed_out = Counter(), Counter()
@@ -30,15 +31,15 @@ def _count_calls(owner, name):
 
 _count_calls(Hub, "_repair")
 _count_calls(Connection, "_catch_up")
-_fan_out = Hub._fan_out
+_hand_out = Hub._hand_out
 
 
-async def _note_and_fan_out(hub, event):
-    _handed_out[_brought_by.get()] += 1
-    await _fan_out(hub, event)
+async def _note_and_hand_out(hub, events):
+    _handed_out[_brought_by.get()] += sum(isinstance(event, Logged) for _, event in events)
+    await _hand_out(hub, events)
 
 
-Hub._fan_out = _note_and_fan_out
+Hub._hand_out = _note_and_hand_out
 
 
 @command("log_reads")

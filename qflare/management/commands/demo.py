@@ -153,6 +153,8 @@ class Demonstration:
         count, seed = self.options["devices"], self.options["seed"]
         partition = f"iid:{index}/{count}:{seed}" if self.options["iid"] else f"dirichlet:0.3:{index}/{count}:{seed}"
         arguments = ["-m", "edge", "run", "--home", str(self._home(name)), "--task", self.options["task"]]
+        # A device of an earlier demonstration may have enrolled at another port.
+        arguments += ["--server", self.viewer.url]
         self._started(Process(name, [*arguments, "--partition", partition, "--threads", "1"], self._log(name), {}))
 
     def _start_run(self, devices: int) -> dict[str, Any]:
