@@ -12,10 +12,12 @@ from collections.abc import Callable
 class SharedTimer:
     """Something that is to be called at the end of a turn."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_turn")
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], turn: "Turn") -> None:
         self._function: Callable[[], None] | None = function
+        self._turn = turn
+        turn[self] = None
 
     @property
     def is_over(self) -> bool:
@@ -23,14 +25,19 @@ class SharedTimer:
         return self._function is None
 
     def cancel(self) -> None:
-        """Do not call it any more."""
+        """Do not call it any more, nor keep it until its time."""
         self._function = None
+        self._turn.pop(self, None)
 
     def __call__(self) -> None:
         """Call it, unless it was cancelled."""
         function, self._function = self._function, None
         if function is not None:
             function()
+
+
+Turn = dict[SharedTimer, None]
+"""What is called at the end of a turn, in the order in which that was asked for."""
 
 
 class SharedTimers:
@@ -44,20 +51,18 @@ class SharedTimers:
         """
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._turns: dict[int, list[SharedTimer]] = {}
+        self._turns: dict[int, Turn] = {}
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> SharedTimer:
         """Call something after so many seconds, or up to a turn later; never sooner."""
-        turn = math.ceil((self._loop.time() + seconds) / self._seconds)
-        timers = self._turns.get(turn)
-        if timers is None:
-            timers = self._turns[turn] = []
-            self._loop.call_at(turn * self._seconds, self._end, turn)
-        timer = SharedTimer(function)
-        timers.append(timer)
-        return timer
+        number = math.ceil((self._loop.time() + seconds) / self._seconds)
+        turn = self._turns.get(number)
+        if turn is None:
+            turn = self._turns[number] = {}
+            self._loop.call_at(number * self._seconds, self._end, number)
+        return SharedTimer(function, turn)
 
-    def _end(self, turn: int) -> None:
-        for timer in self._turns.pop(turn):
+    def _end(self, number: int) -> None:
+        for timer in self._turns.pop(number):
             # Each as a call of its own, so that one that fails is reported by the loop and takes no other with it.
             self._loop.call_soon(timer)

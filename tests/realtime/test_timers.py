@@ -1,6 +1,8 @@
 """What comes due within one turn is done together, never too soon, and each on its own."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -66,6 +68,23 @@ async def test_what_is_cancelled_is_not_called_and_all_else_is(timers):
     assert called == ["second"]
     assert first.is_over
     assert second.is_over
+
+
+async def test_what_is_cancelled_is_not_kept_until_its_time(timers):
+    class Owner:
+        def act(self):
+            pytest.fail("called though it was cancelled")
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    timer = timers.call_later(3600, owner.act)
+
+    timer.cancel()
+    del owner, timer
+    gc.collect()
+
+    assert gone() is None
+    assert [len(turn) for turn in timers._turns.values()] == [0]
 
 
 async def test_one_that_fails_is_reported_and_takes_no_other_with_it(timers):

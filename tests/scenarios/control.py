@@ -283,4 +283,13 @@ def _objects():
         package = str(kind.__module__).partition(".")[0]
         if package in ("realtime", "qflare") and kind.__name__ not in KEPT:
             found[kind.__name__] += count
+    found["Frame"] -= _frames_of_pages()
     return dict(sorted(found.items()))
+
+
+def _frames_of_pages():
+    """Return how many frames the kept pages of the log have made, which go with them."""
+    from realtime.process import running_process
+
+    pages = running_process().hub.log._kept.values()
+    return sum("frame" in vars(entry) for page in pages for entry in page)
