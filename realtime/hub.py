@@ -10,7 +10,7 @@ when the layer lost it, never lost. The hub awaits no client: it only fills queu
 import asyncio
 import itertools
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -177,7 +177,7 @@ class Hub:
 
     async def receive(self, messages: list[LayerMessage], *, group: str | None = None) -> None:
         """Take messages of the layer, in order; `group` is the one that all are for, where the channel has only one."""
-        together: list[tuple[str, Logged | Tick]] = []
+        together: deque[tuple[str, Logged | Tick]] = deque()
         for message in messages:
             to = group or message.get("group")
             try:
@@ -190,7 +190,6 @@ class Hub:
                 together.append((to, event))
                 continue
             await self._receive_events(together)
-            together = []
             await self._receive_other(message, to)
         await self._receive_events(together)
 
@@ -219,35 +218,37 @@ class Hub:
             case unknown:
                 logger.warning("a message of unknown type %r to %s is ignored", unknown, group)
 
-    async def _receive_events(self, events: list[tuple[str, Logged | Tick]]) -> None:
-        """Hand out ticks, and the durable events that are the next of their streams; look what the others are."""
-        others = []
-        async with self._turn:
-            ready: list[tuple[tuple[str, ...], Logged | Tick]] = []
-            for group, event in events:
-                if isinstance(event, Tick):
-                    ready.append(((group,), event))
-                elif self._is_next(event):
-                    ready.append((groups_of(event.stream, public=event.labels.public), event))
-                else:
-                    others.append(event)
-            await self._hand_out(ready)
-        for event in others:
-            await self._ingest(event)
+    async def _receive_events(self, events: deque[tuple[str, Logged | Tick]]) -> None:
+        """Hand out events in order: ticks and those that are next together, and what is to be looked at alone."""
+        while events:
+            async with self._turn:
+                ready: list[tuple[tuple[str, ...], Logged | Tick]] = []
+                while events and (groups := self._groups_if_ready(*events[0])) is not None:
+                    _, event = events.popleft()
+                    if groups:
+                        ready.append((groups, event))
+                await self._hand_out(ready)
+            if events:
+                _, event = events.popleft()
+                if isinstance(event, Logged):  # a tick is always ready
+                    await self._ingest(event)
 
-    def _is_next(self, event: Logged) -> bool:
-        """Say whether an event is the next of its stream, and nothing else has changed; from then on it is the last."""
+    def _groups_if_ready(self, group: str, event: Logged | Tick) -> tuple[str, ...] | None:
+        """Return where an event goes now, which is nowhere if it is known already; None if it is to be looked at.
+
+        A durable event that goes out is from then on the last of its stream.
+        """
+        if isinstance(event, Tick):
+            return (group,)
         stream = self._streams.get(event.stream)
-        if (
-            stream is None
-            or stream.repairing
-            or event.seq != stream.last + 1
-            or event.epoch != stream.epoch
-            or event.labels != stream.labels
-        ):
-            return False
+        if stream is None or event.epoch != stream.epoch:
+            return None
+        if event.seq <= stream.last:
+            return ()
+        if stream.repairing or event.seq != stream.last + 1 or event.labels != stream.labels:
+            return None
         stream.last = event.seq
-        return True
+        return groups_of(event.stream, public=event.labels.public)
 
     def _end(self, group: str, ending: Ending) -> None:
         for connection in self.members(group):

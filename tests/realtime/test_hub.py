@@ -313,6 +313,30 @@ async def test_messages_that_waited_at_the_same_time_are_handed_out_in_order_wha
     assert socket.waiting == 0
 
 
+async def test_a_tick_that_waited_behind_the_first_event_of_a_run_comes_after_it(loop, without_polls):
+    socket = await dashboard()
+    await make_stream("run:7", task="linear")
+    epoch = await query(lambda: Stream.objects.get(pk="run:7").epoch)
+    first, tick = (
+        {
+            "type": "qflare.event",
+            "stream": "run:7",
+            "epoch": epoch,
+            "task": "linear",
+            "frame": json.dumps({"event": "x", "data": {}, **place}),
+            **place,
+        }
+        for place in ({"seq": 1}, {"key": "k"})
+    )
+
+    await this_process().hub.receive([first, tick], group="dashboard")
+
+    assert [("seq" in frame, "key" in frame) for frame in (await socket.frame(), await socket.frame())] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 async def test_a_connection_that_joins_while_a_query_is_slow_holds_up_nobody(loop, without_polls):
     socket = await dashboard()
     gate = threading.Event()
