@@ -15,6 +15,9 @@ class Display(Protocol):
     def round(self, number: int, model: dict[str, Any]) -> None:
         """A round has made this model."""
 
+    def waits(self, why: str) -> None:
+        """The run goes on only after something, or, with an empty text, goes on."""
+
     def close(self) -> None:
         """The run is over."""
 
@@ -41,12 +44,18 @@ class Lines:
     def __init__(self, console: Console, rounds: int) -> None:
         self._console = console
         self._rounds = rounds
+        self._why = ""
 
     def device(self, name: str, share: float, what: str) -> None:
         """Say nothing: a log would drown in it."""
 
     def round(self, number: int, model: dict[str, Any]) -> None:
         self._console.print(describe(number, self._rounds, model), highlight=False)
+
+    def waits(self, why: str) -> None:
+        if why and why != self._why:
+            self._console.print(why, highlight=False)
+        self._why = why
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -75,6 +84,10 @@ class Bars:
 
     def round(self, number: int, model: dict[str, Any]) -> None:
         self._progress.update(self._run, completed=number, what=describe(number, self._rounds, model))
+
+    def waits(self, why: str) -> None:
+        if why:
+            self._progress.update(self._run, what=why)
 
     def close(self) -> None:
         self._progress.stop()

@@ -185,6 +185,8 @@ class Demonstration:
                 elif event == "fl_status_update" and item["state"] in ("completed", "failed", "stopped"):
                     display.close()
                     return self._tell_result(run["id"], item)
+                elif event == "fl_status_update":
+                    display.waits(item["reason"])
         return False
 
     def _tell_result(self, run_id: int, status: dict[str, Any]) -> bool:
@@ -220,11 +222,7 @@ def _of_run(event: str, data: dict[str, Any], run_id: int) -> Iterator[tuple[str
         for logged in data["events"]:
             yield from _of_run(logged["event"], logged["data"], run_id)
     elif event == "snapshot":
-        for name, key in (
-            ("model_aggregation", "models"),
-            ("training_progress", "progress"),
-            ("fl_status_update", "runs"),
-        ):
+        for name, key in _IN_A_SNAPSHOT.items():
             for item in data[key]:
                 yield from _of_run(name, item, run_id)
     elif data.get("run_id") == run_id:
