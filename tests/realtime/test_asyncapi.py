@@ -99,7 +99,7 @@ async def read(socket, frames, wanted):
 
 
 async def test_every_kind_of_frame_that_really_goes_out_fits(loop, settings):
-    settings.QFLARE_HEARTBEAT_SECONDS = 0.5
+    settings.QFLARE_HEARTBEAT_SECONDS = 2  # the device says nothing during a round, however busy the machine is
     settings.QFLARE_LEASE_SECONDS = 600
     frames = []
     cookie = await asyncio.to_thread(lambda: cookie_of(person("ada", "admin")))
