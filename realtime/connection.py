@@ -259,8 +259,7 @@ class Connection:
     def _advance(self, cursor: Cursor, event: Logged) -> None:
         if event.seq <= cursor.heard:
             return
-        is_followed = not cursor.held and event.stream not in self._behind
-        is_next = is_followed and event.seq == cursor.last + 1 and cursor.heard == cursor.last
+        is_next = cursor.is_live and event.stream not in self._behind and event.seq == cursor.last + 1
         cursor.heard = event.seq
         if is_next and self.closed_with is None and self._is_written(event.frame):
             cursor.last = event.seq

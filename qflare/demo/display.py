@@ -73,7 +73,8 @@ class Bars:
             TimeElapsedColumn(),
             console=console,
         )
-        self._run = self._progress.add_task("run", total=rounds, what="starting")
+        self._newest = "starting"
+        self._run = self._progress.add_task("run", total=rounds, what=self._newest)
         self._devices: dict[str, TaskID] = {}
         self._progress.start()
 
@@ -83,11 +84,11 @@ class Bars:
         self._progress.update(self._devices[name], completed=share, what=what)
 
     def round(self, number: int, model: dict[str, Any]) -> None:
-        self._progress.update(self._run, completed=number, what=describe(number, self._rounds, model))
+        self._newest = describe(number, self._rounds, model)
+        self._progress.update(self._run, completed=number, what=self._newest)
 
     def waits(self, why: str) -> None:
-        if why:
-            self._progress.update(self._run, what=why)
+        self._progress.update(self._run, what=why or self._newest)
 
     def close(self) -> None:
         self._progress.stop()

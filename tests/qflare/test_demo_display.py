@@ -38,6 +38,20 @@ def test_a_run_that_waits_says_what_for(display, said):
     assert WAITS in said.getvalue()
 
 
+def test_bars_say_no_more_what_a_run_waits_for_once_it_goes_on(said):
+    display = Bars(Console(file=said, force_terminal=True, width=120), 20)
+    display.round(3, MODEL)
+    display.waits(WAITS)
+    said.truncate(0)
+
+    display.waits("")
+    display.close()
+
+    last = said.getvalue().rpartition("round  3/20")
+    assert last[1]
+    assert WAITS not in last[2]
+
+
 def test_without_a_terminal_a_reason_is_told_once_until_it_changes(said):
     display = Lines(Console(file=said, width=120), 20)
 
