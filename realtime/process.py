@@ -37,7 +37,7 @@ from realtime.watch import LayerWatch
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2.0
-TURNS = 60
+TURNS = 120
 """Into how many turns the time between two heartbeats is cut; what comes due in one is done together."""
 
 
