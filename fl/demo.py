@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 
 from fl.exceptions import Conflict
 from fl.models import Run
-from fl.queries import ready_devices
+from fl.queries.devices import ready_devices
 from fl.runs import RunPlan, create_run, start_run
 from fl.tasks import digest_of_task
 

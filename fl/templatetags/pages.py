@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from edge.protocol.server import DeviceStatus, Spread
 from fl import feed
 from fl.feed import Word
-from fl.queries import RoundLine
+from fl.queries.runs import RoundLine
 
 register = template.Library()
 

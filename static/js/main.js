@@ -1,16 +1,28 @@
 // Brings a page to life: what the server rendered becomes the store, the socket feeds it, and the parts repaint what has
 // changed, once an animation frame. Without this module every page is complete, only not live.
 
-import { mountCommands } from "./commands.js";
-import { mountConnection } from "./connection.js";
-import { mountCurve } from "./curve.js";
 import { part } from "./dom.js";
 import { LiveSocket } from "./live-socket.js";
-import { mountNotices } from "./notices.js";
-import { localizeTimes, mountDevices, mountFeed, mountFigures, mountGuide, mountHeader, mountPending, mountRound, mountRounds, mountRunList } from "./parts.js";
-import { mountRibbon } from "./ribbon.js";
 import { Store } from "./store.js";
+import { localizeTimes } from "./times.js";
 
+/** The parts that a page may have, by the name in `data-part`; a page loads the modules of those that it has. */
+const PARTS = {
+  commands: () => import("./parts/commands.js"),
+  curve: () => import("./parts/curve.js"),
+  devices: () => import("./parts/devices.js"),
+  feed: () => import("./parts/feed.js"),
+  figures: () => import("./parts/figures.js"),
+  guide: () => import("./parts/guide.js"),
+  header: () => import("./parts/header.js"),
+  notices: () => import("./parts/notices.js"),
+  pending: () => import("./parts/pending.js"),
+  pill: () => import("./parts/connection.js"),
+  ribbon: () => import("./parts/ribbon.js"),
+  round: () => import("./parts/round.js"),
+  rounds: () => import("./parts/rounds.js"),
+  runs: () => import("./parts/runs.js"),
+};
 const SIGNED_OUT = 4500;
 const readJson = (root, id) => JSON.parse(root.getElementById(id).textContent);
 
@@ -25,17 +37,16 @@ async function readAgain() {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
-/** Take the rows of some parts anew: those with forms in them are the server's to make. */
+/** Take the rows of lists marked `data-reload` anew: those with forms in them are the server's to make. */
 let refreshing = false;
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
   try {
     const fresh = await readAgain();
-    for (const name of ["devices", "pending"]) {
-      const list = part(name)?.querySelector("[data-list]");
-      const newer = fresh.querySelector(`[data-part="${name}"] [data-list]`);
-      if (list && newer) list.replaceChildren(...newer.children);
+    for (const list of document.querySelectorAll("[data-reload]")) {
+      const newer = fresh.querySelector(`[data-reload][data-list="${list.dataset.list}"]`);
+      if (newer) list.replaceChildren(...newer.children);
     }
     localizeTimes();
     store.touch("devices");
@@ -61,34 +72,23 @@ const socket = new LiveSocket({
   onState(now) {
     if (now.name === "live") store.skew = Date.parse(now.time) - Date.now();
     if (now.name === "ended" && now.code === SIGNED_OUT) location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
-    connection?.second();
+    everySecond();
   },
   onLost: () => startAgain().catch((error) => store.apply({ event: "error_notification", data: { severity: "error", title: "The page could not be read again", detail: String(error.message) } })),
 });
 
-const parts = [
-  mountHeader(store),
-  mountCommands(store),
-  mountRibbon(store),
-  mountFigures(store),
-  mountCurve(store),
-  mountRound(store),
-  mountDevices(store, refresh),
-  mountRounds(store),
-  mountFeed(store),
-  mountRunList(store),
-  mountGuide(store),
-  mountPending(store, refresh),
-  mountNotices(store),
-].filter(Boolean);
-const connection = mountConnection(socket);
+/** What the page has: each paints when one of its `slices` has changed, and does what is due every `second`. */
+let parts = null;
+const loaded = Object.entries(PARTS).filter(([name]) => part(name)).map(([, load]) => load());
+const everySecond = () => parts?.forEach((each) => each.second?.());
 
 let asked = false;
 function paint() {
   asked = false;
+  if (!parts) return; // what has changed is painted once they are there
   const changed = new Set(store.changed);
   store.changed.clear();
-  for (const each of parts) if (each.slices.some((slice) => changed.has(slice))) each.paint();
+  for (const each of parts) if (each.slices?.some((slice) => changed.has(slice))) each.paint();
 }
 store.subscribe(() => {
   if (asked) return;
@@ -111,13 +111,14 @@ addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 setInterval(() => {
   socket.watch();
-  connection.second();
-  for (const each of parts) each.second?.();
+  everySecond();
 }, 1000);
 addEventListener("online", () => socket.wake());
 addEventListener("offline", () => socket.loseNetwork());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && socket.wake());
 
 localizeTimes();
-store.touch("runs", "rounds", "progress", "devices");
 socket.connect();
+parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, refresh })).filter(Boolean);
+everySecond();
+store.touch("runs", "rounds", "progress", "devices");

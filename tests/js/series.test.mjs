@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { rectangles, ticks } from "../../static/js/ribbon.js";
+import { rectangles, ticks } from "../../static/js/parts/ribbon.js";
 import { bestOf, columns, inOrder, isMeasuredOnDevices, medianSeconds, valueOf } from "../../static/js/series.js";
 
 const line = (number, changes = {}) => ({

@@ -1,7 +1,7 @@
 // Commands go by REST. A button says what is under way until the run's own status confirms it; nothing is shown as done
 // before the server said so, and after ten seconds without a word it says that.
 
-import { part, setText, show } from "./dom.js";
+import { part, setText, show } from "../dom.js";
 import { notify } from "./notices.js";
 
 const PATIENCE = 10_000;
@@ -20,7 +20,7 @@ export function idempotencyKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-export function mountCommands(store) {
+export function mount(store) {
   const root = part("commands");
   if (!root || !store.run) return null;
   const commands = new Commands(root, store);

@@ -1,8 +1,8 @@
 // The round ribbon: one tick for each round, or for several where there are many. A tick shows shares, never the worst
 // case: green for updates received, amber on top for those missed, red for failed rounds, tall and blue for the open one.
 
-import { field, part, setAttribute, setText } from "./dom.js";
-import { inOrder } from "./series.js";
+import { field, part, setAttribute, setText } from "../dom.js";
+import { inOrder } from "../series.js";
 
 const MOST_TICKS = 240;
 const WIDEST_STEP = 48;
@@ -51,7 +51,7 @@ export function rectangles({ kind, missed, failed }) {
 const words = ({ from, to, kind, missed }) =>
   `${from === to ? `Round ${from}` : `Rounds ${from} to ${to}`}: ${kind}${missed > 0 ? `, ${Math.round(missed * 100)} % of the updates missed` : ""}`;
 
-export function mountRibbon(store) {
+export function mount(store) {
   const root = part("ribbon");
   const svg = root?.querySelector("svg");
   if (!svg) return null;

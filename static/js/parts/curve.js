@@ -1,9 +1,9 @@
 // The learning curve: accuracy above loss, one cursor for both, the devices' spread as a band. Its data change under a
 // zoom that stays; where nothing was measured there is a gap.
 
-import { part, setField, setText, show } from "./dom.js";
-import { loss, percent } from "./format.js";
-import { bestOf, columns, inOrder, isMeasuredOnDevices } from "./series.js";
+import { part, setField, setText, show } from "../dom.js";
+import { loss, percent } from "../format.js";
+import { bestOf, columns, inOrder, isMeasuredOnDevices } from "../series.js";
 
 const METRICS = {
   accuracy: { write: percent, better: (a, b) => a > b, colour: "--curve-accuracy" },
@@ -20,7 +20,7 @@ function colour(name, alpha = 1) {
   return alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
 }
 
-export function mountCurve(store) {
+export function mount(store) {
   const root = part("curve");
   if (!root || !window.uPlot) return null;
   root.append(probe);

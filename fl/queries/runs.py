@@ -1,26 +1,22 @@
-"""What the pages read: each page's rows and the positions of its streams, as they were at one moment."""
+"""Runs as pages show them: a page of the list, and one run with all around it."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet
 
-from edge.protocol.server import DeviceStatus, FlStatusUpdate, Position, Spread, TrainingProgress
-from fl.events import SYSTEM
+from edge.protocol.server import DeviceStatus, FlStatusUpdate, Spread, TrainingProgress
 from fl.exceptions import NotFound
-from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState, DeviceState
-from fl.models import Assignment, Device, EnrollmentToken, Event, GlobalModel, Round, Run
-from fl.payloads import assignment_progress, device_status_from, run_status_from, spreads
+from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
+from fl.models import Assignment, Event, GlobalModel, Round, Run
+from fl.payloads import assignment_progress, run_status_from, spreads
+from fl.queries.devices import all_devices, statuses
+from fl.queries.events import feed_events
+from fl.queries.positions import Positions, positions_of
 from fl.snapshots import consistent_read
-from fl.visibility import Principal, audience_stream, runs_for, streams_for
+from fl.visibility import Principal, runs_for
 
 RECENT_RUNS = 8
-FEED_EVENTS = 160
-"""How many events are read for a feed; not each of them is told."""
-
-Positions = dict[str, Position]
 
 
 @dataclass(frozen=True)
@@ -87,16 +83,6 @@ class RunList:
     positions: Positions
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """The devices, and the tokens that wait for one."""
-
-    devices: list[DeviceStatus]
-    rows: dict[int, Device]
-    tokens: list[EnrollmentToken]
-    positions: Positions
-
-
 def overview(principal: Principal, run_id: int | None = None) -> Overview:
     """Read the run that is asked for, else the newest open one, else the newest one.
 
@@ -111,9 +97,9 @@ def overview(principal: Principal, run_id: int | None = None) -> Overview:
         return Overview(
             view=_run_view(run, assignments) if run else None,
             recent=recent,
-            devices=_device_statuses(assignments),
-            events=_feed_events(principal, run),
-            positions=_positions(principal, shown),
+            devices=statuses(all_devices(), assignments),
+            events=feed_events(principal, run),
+            positions=positions_of(principal, shown),
         )
 
 
@@ -124,20 +110,7 @@ def run_list(principal: Principal, *, state: str = "", offset: int = 0, limit: i
         if state:
             runs = runs.filter(state=state)
         page = list(_with_rounds(runs).order_by("-pk")[offset : offset + limit])
-        return RunList(runs=page, total=runs.count(), positions=_positions(principal, page))
-
-
-def fleet(principal: Principal, *, with_tokens: bool = False) -> Fleet:
-    """Read all devices, and where asked for, the enrolment tokens."""
-    with consistent_read():
-        devices = _devices()
-        open_ones = Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).select_related("round")
-        return Fleet(
-            devices=_statuses(devices, open_ones),
-            rows={device.pk: device for device in devices},
-            tokens=list(EnrollmentToken.objects.filter(used_at__isnull=True)[:20]) if with_tokens else [],
-            positions=_positions(principal, []),
-        )
+        return RunList(runs=page, total=runs.count(), positions=positions_of(principal, page))
 
 
 def visible_run(principal: Principal, run_id: int) -> Run:
@@ -150,17 +123,6 @@ def visible_run(principal: Principal, run_id: int) -> Run:
     if run is None:
         raise NotFound(f"there is no run {run_id}")
     return run
-
-
-def ready_devices(task_digests: Collection[str]) -> dict[str, int]:
-    """Count, for each task digest, the active devices that are online and offer it."""
-    ready = Device.objects.filter(
-        state=DeviceState.ACTIVE, lease__closed_at__isnull=True, lease__isnull=False, tasks__digest__in=task_digests
-    )
-    counted = ready.values("tasks__digest").annotate(devices=Count("pk", distinct=True))
-    counts = dict.fromkeys(task_digests, 0)
-    counts.update({row["tasks__digest"]: row["devices"] for row in counted if row["tasks__digest"] in counts})
-    return counts
 
 
 def median_seconds(rounds: Iterable[RoundLine]) -> float | None:
@@ -257,47 +219,3 @@ def _assignments(run: Run | None) -> list[Assignment]:
 
 def _with_rounds(runs: QuerySet[Run]) -> QuerySet[Run]:
     return runs.annotate(rounds_done=Count("round_set", filter=Q(round_set__ended_at__isnull=False)))
-
-
-# ── devices, events, positions ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _devices() -> list[Device]:
-    return list(Device.objects.select_related("lease").prefetch_related("tasks").order_by("name"))
-
-
-def _device_statuses(assignments: Iterable[Assignment]) -> list[DeviceStatus]:
-    return _statuses(_devices(), assignments)
-
-
-def _statuses(devices: Iterable[Device], assignments: Iterable[Assignment]) -> list[DeviceStatus]:
-    open_ones = {row.device_id: row for row in assignments if row.state in OPEN_ASSIGNMENTS}
-    return [device_status_from(device, open_ones.get(device.pk)) for device in devices]
-
-
-def _feed_events(principal: Principal, run: Run | None) -> list[Event]:
-    """Read the newest events of a run and of the whole server, oldest first."""
-    names = [SYSTEM, audience_stream("dashboard"), audience_stream("general"), *([run.stream] if run else [])]
-    visible = streams_for(principal).filter(name__in=names).values("name")
-    newest = Event.objects.filter(stream__in=visible).order_by("-timestamp", "-pk")[:FEED_EVENTS]
-    return _oldest_first(newest)
-
-
-def _oldest_first(newest_first: Iterable[Event]) -> list[Event]:
-    # Within a stream the order is that of seq; between streams, that of the server's clock.
-    by_stream: dict[str, list[Event]] = defaultdict(list)
-    for event in newest_first:
-        by_stream[event.stream_id].append(event)
-    ordered = [sorted(events, key=lambda event: event.seq) for events in by_stream.values()]
-    return sorted((event for events in ordered for event in events), key=_moment)
-
-
-def _moment(event: Event) -> datetime:
-    return event.timestamp
-
-
-def _positions(principal: Principal, runs: Iterable[Run]) -> Positions:
-    """Return where the streams stand that a page is about: those of its runs, and the server's own."""
-    names = {run.stream for run in runs} | {SYSTEM, audience_stream("dashboard"), audience_stream("general")}
-    seen = streams_for(principal).filter(name__in=names)
-    return {name: Position(epoch=epoch, seq=head) for name, epoch, head in seen.values_list("name", "epoch", "head")}

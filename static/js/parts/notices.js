@@ -1,6 +1,6 @@
 // Notices: errors stay until they are dismissed, others leave after six seconds; equal ones become one with a count.
 
-import { field, part, setIcon, setText, setTone } from "./dom.js";
+import { field, part, setIcon, setText, setTone } from "../dom.js";
 
 const TONES = { error: ["bad", "circle-alert"], warning: ["warn", "triangle-alert"], info: ["plain", "info"] };
 const MOST = 4;
@@ -32,7 +32,7 @@ export function notify({ severity, title, detail, count = 1 }) {
 }
 
 /** Show what came since the last paint, and read round results out, at most one every eight seconds. */
-export function mountNotices(store) {
+export function mount(store) {
   const announcer = part("announcer");
   let spoken = 0;
   return {

@@ -1,7 +1,7 @@
 // The pill and the bar: how the connection is, when the next attempt comes, and how old the data are.
 
-import { field, part, setField, setText, show } from "./dom.js";
-import { clock, countdown } from "./format.js";
+import { field, part, setField, setText, show } from "../dom.js";
+import { clock, countdown } from "../format.js";
 
 const WORDS = {
   connecting: () => "Connecting",
@@ -12,7 +12,7 @@ const WORDS = {
 };
 const GRACE = 1500;
 
-export function mountConnection(socket) {
+export function mount(store, { socket }) {
   const pill = part("pill");
   const bar = part("bar");
   let wasLive = false;

@@ -1,0 +1,104 @@
+"""The overview and the page of a run: one run with all around it, live."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from edge.protocol.server import FlStatusUpdate
+from fl import feed
+from fl.access import needs, principal_of
+from fl.context import viewer_of
+from fl.demo import TASK as DEMO_TASK
+from fl.demo import devices_ready_for_demo
+from fl.exceptions import NotFound
+from fl.queries import runs as queries
+from fl.queries.runs import Overview, RunView
+from fl.roles import Role
+from fl.views.page import PageState, number_in, shown
+
+FEED_LINES = 60
+TABLE_ROUNDS = 100
+"""How many of the newest rounds a run's table shows."""
+
+
+@require_GET
+@never_cache
+@needs(Role.VIEWER)
+def overview(request: HttpRequest) -> HttpResponseBase:
+    """Show the newest open run, or the one that `?run=` names; without any run, a guide."""
+    return _run_page(request, "overview", number_in(request.GET.get("run")))
+
+
+@require_GET
+@never_cache
+@needs(Role.VIEWER)
+def run(request: HttpRequest, run_id: int) -> HttpResponseBase:
+    """Show one run."""
+    return _run_page(request, "run", run_id)
+
+
+def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpResponse:
+    try:
+        found = queries.overview(principal_of(request), run_id)
+    except NotFound as error:
+        raise Http404(error.message) from error
+    told = feed.tell(found.events)
+    view = found.view
+    state = PageState(
+        page=page,
+        positions=found.positions,
+        viewer=viewer_of(request),
+        run_id=view.run.pk if view else None,
+        runs=(view.status,) if view else (),
+        rounds=tuple(view.rounds) if view else (),
+        progress=tuple(view.progress) if view else (),
+        devices=tuple(found.devices),
+        told=tuple(told[:FEED_LINES]),
+    )
+    online = sum(device.presence == "online" for device in found.devices)
+    context: dict[str, Any] = {"found": found, "told": told[:FEED_LINES], "online": online}
+    if view is None:
+        return shown(request, page, "guide.html", state, **context, **_guide(request, found))
+    return shown(request, page, "run.html", state, **context, **_view_context(view))
+
+
+def _view_context(view: RunView) -> dict[str, Any]:
+    shown_rounds = view.rounds[-TABLE_ROUNDS:][::-1]
+    status = view.status
+    return {
+        "view": view,
+        "run": view.run,
+        "status": status,
+        "task": status.task,
+        "can": dict.fromkeys(status.actions, True),
+        "quorum": QuorumBar.of(status),
+        "table_rounds": shown_rounds,
+        "hidden_rounds": len(view.rounds) - len(shown_rounds),
+        "median_seconds": queries.median_seconds(view.rounds),
+        "measured_on_devices": view.newest is not None and view.newest.metrics is None,
+    }
+
+
+@dataclass(frozen=True)
+class QuorumBar:
+    """How much of the bar of updates is filled and where the quorum's mark stands, in per cent of its width."""
+
+    received: float
+    mark: float
+
+    @classmethod
+    def of(cls, status: FlStatusUpdate) -> "QuorumBar":
+        whole = max(status.selected or status.cohort_size, status.quorum, 1)
+        return cls(received=100 * status.updates_received / whole, mark=100 * status.quorum / whole)
+
+
+def _guide(request: HttpRequest, found: Overview) -> dict[str, Any]:
+    return {
+        "task": DEMO_TASK,
+        "pending": [device for device in found.devices if device.state == "pending"],
+        "ready_for_demo": devices_ready_for_demo() if viewer_of(request).operates else 0,
+        "address": request.build_absolute_uri("/").rstrip("/"),
+    }

@@ -1,0 +1,76 @@
+"""What all pages are made of: the state that their scripts start from, and how requests are read."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+
+from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
+from fl import feed
+from fl.context import Viewer
+from fl.exceptions import FlError
+from fl.queries.positions import Positions
+from fl.queries.runs import RoundLine
+
+
+@dataclass(frozen=True)
+class PageState:
+    """What a page was rendered from, with the positions of its streams at that moment."""
+
+    page: str
+    positions: Positions
+    viewer: Viewer
+    run_id: int | None = None
+    runs: tuple[FlStatusUpdate, ...] = ()
+    rounds: tuple[RoundLine, ...] = ()
+    progress: tuple[TrainingProgress, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
+    told: tuple[feed.Told, ...] = ()
+    now: datetime = field(default_factory=timezone.now)
+    """The server's clock, from which the page counts down."""
+
+
+def shown(request: HttpRequest, page: str, template: str, state: PageState, **context: Any) -> HttpResponse:
+    """Render a page; `page` is its name in the navigation."""
+    return render(
+        request,
+        template,
+        {
+            "page": page,
+            "state": state,
+            "words": feed.vocabulary(),
+            "sprite": static("vendor/lucide/sprite.svg"),
+            # What the rows of <template> elements are drawn from.
+            "nobody": None,
+            **context,
+        },
+    )
+
+
+def person_at(request: HttpRequest) -> User | None:
+    """Return who is signed in; None for everybody else."""
+    return request.user if isinstance(request.user, User) else None
+
+
+def number_in(text: str | None) -> int | None:
+    """Read a number of an address; None where it is none, or absurdly large."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def sentence_of(error: FlError) -> str:
+    """Say what and why, and what to do, in one line for a notice."""
+    what = error.message[:1].upper() + error.message[1:]
+    return f"{what}. {error.action[:1].upper()}{error.action[1:]}." if error.action else f"{what}."
+
+
+def way_back(request: HttpRequest, otherwise: str) -> str:
+    """Return where a form wants its sender to be led, if that is a page of this server."""
+    wanted = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
+    return wanted if wanted and safe else otherwise

@@ -1,0 +1,25 @@
+// The head of a run: its state, why, and when it began.
+
+import { field, part, setField, setTime, setWord } from "../dom.js";
+import { clock } from "../format.js";
+import { asTime } from "../times.js";
+
+export function mount(store) {
+  const root = part("header");
+  if (!root || !store.run) return null;
+  return {
+    slices: ["runs"],
+    paint() {
+      const { run, words } = store;
+      setWord(field(root, "chip"), words.run[run.state]);
+      setField(root, "reason", run.reason);
+      const started = field(root, "started");
+      if (run.started_at && !started.querySelector("time")) {
+        const moment = document.createElement("time");
+        moment.dataset.clock = "date";
+        started.replaceChildren("Started ", moment);
+        setTime(moment, run.started_at, asTime);
+      }
+    },
+  };
+}
