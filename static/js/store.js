@@ -31,6 +31,8 @@ export class Store {
     this.rounds = byKey(state.rounds, "number");
     this.progress = byKey(state.progress, "assignment_id");
     this.devices = byKey(state.devices, "device_id");
+    this.marks = [...(state.marks ?? [])];
+    this.earlier = state.earlier ?? null;
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
@@ -104,6 +106,7 @@ const NEW_ROUND = {
   updates_received: 0,
   updates_lost: 0,
   duration_seconds: null,
+  ended_at: null,
   metrics: null,
   device_metrics: {},
   version: null,
@@ -116,13 +119,17 @@ const REDUCERS = {
     const known = store.runs.get(data.run_id);
     store.runs.set(data.run_id, data);
     store.touch("runs");
+    if (data.run_id === store.runId && data.state === "paused" && known?.state !== "paused") {
+      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || "paused" });
+      store.touch("rounds");
+    }
     if (data.run_id === store.runId && data.round !== null && data.round !== undefined) {
       store.mergeRound(data.round, {
         state: data.round_state,
         selected: data.selected,
         updates_received: data.updates_received,
         updates_lost: data.updates_lost,
-        ...(data.round_state === "failed" ? { reason: data.reason } : {}),
+        ...(data.round_state === "failed" ? { reason: data.reason, ended_at: frame.timestamp } : {}),
       });
       if (known?.round !== data.round) dropOldProgress(store, data.round);
     }
@@ -131,7 +138,7 @@ const REDUCERS = {
 
   training_progress(store, data, frame) {
     if (data.phase === "round_completed") {
-      if (data.run_id === store.runId) completeRound(store, data);
+      if (data.run_id === store.runId) completeRound(store, data, frame);
     } else if (data.devices?.length) {
       for (const tick of data.devices) takeTick(store, data, tick, frame);
     } else if (data.assignment_id === null) {
@@ -191,9 +198,10 @@ function notify(store, severity, title, detail, count = 1) {
   store.touch("news");
 }
 
-function completeRound(store, data) {
+function completeRound(store, data, frame) {
   store.mergeRound(data.round, {
     state: "completed",
+    ended_at: frame.timestamp ?? null,
     updates_received: data.updates_received,
     duration_seconds: data.duration_seconds,
     device_metrics: data.device_metrics,

@@ -464,6 +464,16 @@ async def test_heartbeats_tell_the_heads_that_moved_and_nothing_when_idle(loop, 
     assert (await socket.until("heartbeat"))["data"]["s"] == {}
 
 
+async def test_a_heartbeat_with_an_id_is_answered_so_that_the_way_can_be_measured(loop):
+    socket = await connected("/ws/dashboard")
+
+    await socket.say("heartbeat")
+    await socket.say("heartbeat", id="way-1")
+
+    answer = await socket.until("result")
+    assert (answer["id"], answer["data"]["ok"]) == ("way-1", True)
+
+
 async def test_one_who_only_listens_stays_connected(loop, settings):
     settings.QFLARE_HEARTBEAT_SECONDS = 0.2
     socket = await connected("/ws/dashboard")

@@ -296,3 +296,27 @@ def test_without_a_best_version_there_is_none(viewer, training):
     Run.objects.update(best_model=None)
 
     assert viewer.get(f"/api/v1/runs/{run.pk}/models/best/").status_code == 404
+
+
+# ── the learning curve ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_runs_series_tells_its_rounds_as_they_were_measured(viewer, trained):
+    body = viewer.get(f"/api/v1/runs/{trained.pk}/series/").json()
+
+    measured = list(GlobalModel.objects.order_by("version").values_list("metrics", flat=True))
+    assert (body["run"], body["label"], body["name"]) == (trained.pk, trained.label, trained.name)
+    assert body["first"] == body["last"] == [0, 1]
+    assert body["metrics"]["loss"]["mean"] == [metrics["loss"] for metrics in measured]
+    assert body["on_devices"] is False
+
+
+def test_the_series_of_a_run_that_one_may_not_see_is_not_found(viewer, anybody, trained):
+    assert viewer.get("/api/v1/runs/999/series/").status_code == 404
+    assert anybody.get(f"/api/v1/runs/{trained.pk}/series/").status_code in (401, 403, 404)
+
+
+def test_a_width_that_cannot_be_is_refused(viewer, trained):
+    refused = viewer.get(f"/api/v1/runs/{trained.pk}/series/?width=100000")
+
+    assert refused.status_code == 422
