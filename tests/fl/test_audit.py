@@ -109,7 +109,6 @@ def test_what_nobody_does_is_no_act():
     for device in (first, second):
         device.send()
     step(run)
-    step(run)
 
     run.refresh_from_db()
     assert run.state == RunState.COMPLETED

@@ -133,7 +133,7 @@ def test_it_says_who_did_what_to_what_from_where(admin):
 
     text = text_of(page)
     assert f"omar Stopped a run {run.label} winter after this round {HERE} by a page" in text
-    assert "nobody signed in Failed to sign in eve by a page" in text
+    assert "not known Failed to sign in eve by a page" in text
     assert f'<a href="/runs/{run.pk}/">{run.label} winter</a>' in page.content.decode()
     assert text.index("sign in eve") < text.index("winter")
 
