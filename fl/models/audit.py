@@ -41,6 +41,11 @@ class Door(models.TextChoices):
     COMMAND = "command", "a command on the server"
 
 
+def acts() -> list[tuple[str, str]]:
+    """Return the choices of what is noted; as a function, so that another act needs no migration."""
+    return Act.choices
+
+
 class Unchangeable(RuntimeError):
     """Somebody tried to change or delete what was noted."""
 
@@ -81,7 +86,7 @@ class AuditEntry(models.Model):
     )
     person_name = models.CharField(max_length=150, blank=True, default="", db_index=True)
     """As the person was called then; empty where nobody was signed in."""
-    act = models.CharField(max_length=40, choices=Act.choices)
+    act = models.CharField(max_length=40, choices=acts)
     subject = models.CharField(max_length=200, blank=True, default="")
     """What it was done to, short: "r-0042 demo", a device's name; of a sign-in that failed, the name that was tried."""
     subject_kind = models.CharField(max_length=40, blank=True, default="")
