@@ -10,10 +10,12 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
 from edge.tasks import missing_support
-from fl import events
+from fl import audit, events
+from fl.audit import Subject
 from fl.exceptions import InvalidRun, WrongMove
 from fl.lifecycle import RoundState, RunState
 from fl.models import Run
+from fl.models.audit import Act
 from fl.rounds import end_round, lock_run, move_run, open_round_of, settle_run, tell_run
 from fl.strategies import StepChoice, StrategyError, check_config, check_step, find_strategy, required_support
 from fl.tasks import digest_of_task, task_named
@@ -75,6 +77,8 @@ def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
     with events.transaction():
         run.save()
         events.open_stream(run.stream, task=run.task, public=run.public)
+        planned = f"{run.task}, {run.strategy}, rounds: {run.rounds}, devices in a round: {run.cohort_size}"
+        audit.note(Act.RUN_CREATE, Subject.of(run), by=created_by, now=now, detail=planned)
         tell_run(run, now)
     return run
 
@@ -113,7 +117,7 @@ def start_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not pending.
     """
-    return _move(run, RunState.PENDING, RunState.RUNNING, now)
+    return _move(run, RunState.PENDING, RunState.RUNNING, Act.RUN_START, by, now)
 
 
 def pause_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
@@ -122,7 +126,8 @@ def pause_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not running.
     """
-    return _move(run, RunState.RUNNING, RunState.PAUSED, now, reason=f"paused by {by.get_username()}" if by else "")
+    reason = f"paused by {by.get_username()}" if by else ""
+    return _move(run, RunState.RUNNING, RunState.PAUSED, Act.RUN_PAUSE, by, now, reason=reason)
 
 
 def resume_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
@@ -131,14 +136,17 @@ def resume_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not paused.
     """
-    return _move(run, RunState.PAUSED, RunState.RUNNING, now)
+    return _move(run, RunState.PAUSED, RunState.RUNNING, Act.RUN_RESUME, by, now)
 
 
-def _move(run: Run, origin: RunState, state: RunState, now: datetime, *, reason: str = "") -> Run:
+def _move(
+    run: Run, origin: RunState, state: RunState, act: Act, by: User | None, now: datetime, *, reason: str = ""
+) -> Run:
     with events.transaction():
         locked = lock_run(run.pk)
         if locked.state != origin:
             raise WrongMove(f"run {run.label}", current=locked.state, wanted=state)
+        audit.note(act, Subject.of(locked), by=by, now=now)
         move_run(locked, state, now=now, reason=reason)
         settle_run(locked, now=now)
         events.wake_coordinators()
@@ -157,7 +165,10 @@ def stop_run(*, run: Run, now: datetime, by: User | None = None, after_round: bo
             raise WrongMove(f"run {run.label}", current=locked.state, wanted=RunState.STOPPED)
         current = open_round_of(locked)
         who = f" by {by.get_username()}" if by else ""
-        if after_round and current is not None and current.state != RoundState.PENDING:
+        waits = after_round and current is not None and current.state != RoundState.PENDING
+        when = "after this round" if waits else "now"
+        audit.note(Act.RUN_STOP, Subject.of(locked), by=by, now=now, detail=when)
+        if waits:
             Run.objects.filter(pk=locked.pk).update(stop_after_round=True, reason=f"stopping after this round{who}")
             locked.refresh_from_db()
             tell_run(locked, now)

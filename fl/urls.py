@@ -3,10 +3,11 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from fl.views import devices, live, runs, signing_in
+from fl.views import audit, devices, live, runs, signing_in
 
 urlpatterns = [
     path("", live.overview, name="overview"),
+    path("audit/", audit.audit_list, name="audit"),
     path("runs/", runs.run_list, name="run-list"),
     path("runs/new/", runs.new_run, name="new-run"),
     path("runs/demo/", runs.start_demo, name="start-demo"),

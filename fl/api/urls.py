@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from fl.api import catalogue, devices, doors, log, runs, series
+from fl.api import audit, catalogue, devices, doors, log, runs, series
 
 router = SimpleRouter(use_regex_path=False)
 router.register("runs", runs.RunViewSet, basename="run")
@@ -19,6 +19,7 @@ urlpatterns = [
     path("runs/<int:run_id>/models/", runs.ModelList.as_view(), name="models"),
     path("runs/<int:run_id>/models/<slug:version>/", runs.ModelDetail.as_view(), name="model"),
     path("runs/<int:run_id>/models/<slug:version>/weights/", runs.ModelWeights.as_view(), name="model-weights"),
+    path("audit/", audit.AuditList.as_view(), name="audit"),
     path("enrollment-tokens/", devices.TokenList.as_view(), name="enrollment-tokens"),
     path("streams/", log.StreamList.as_view(), name="streams"),
     path("events/", log.EventList.as_view(), name="events"),

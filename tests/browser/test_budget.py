@@ -40,6 +40,8 @@ for number in range(40):
 def busy(tmp_path_factory):
     """A server with many devices and a long run, and the cookie of a viewer."""
     world = World(tmp_path_factory.mktemp("busy"))
+    # While no coordinator is there to go on with the run.
+    world.server.stop()
     environment = {**world.server.environment, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"}
     command = [sys.executable, "-m", "pages_parts.prepare", str(DEVICES), str(ROUNDS), str(COHORT)]
     done = subprocess.run(
@@ -51,6 +53,7 @@ def busy(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    world.server.start()
     yield world, done.stdout.strip().splitlines()[-1]
     world.close()
 

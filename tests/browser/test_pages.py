@@ -17,6 +17,7 @@ from tests.services.ports import free_port
 ROOT = Path(__file__).parent.parent.parent
 PATHS = [
     "/",
+    "/audit/",
     "/runs/",
     "/runs/1/",
     "/runs/new/",
