@@ -81,12 +81,12 @@ ASSIGNMENT_WORDS: dict[str, Word] = {
     AssignmentState.CANCELLED: Word("Cancelled", "plain", "ban"),
     AssignmentState.LATE: Word("Late", "warn", "clock"),
 }
-PART_ORDER = (
+TROUBLED = (
     *(AssignmentState.REJECTED, AssignmentState.FAILED, AssignmentState.EXPIRED, AssignmentState.LATE),
-    *(AssignmentState.CANCELLED, AssignmentState.ASSIGNED, AssignmentState.TRAINING, AssignmentState.UPLOADING),
-    AssignmentState.ACCEPTED,
+    AssignmentState.CANCELLED,
 )
-"""In which order the devices of a round are shown: those in trouble first, those that are done last."""
+"""Devices of a round in these states stand before the others, which keep the order of their names: rows that jump
+whenever a device gets further cannot be read."""
 DEVICE_WORDS: dict[str, Word] = {
     DeviceState.PENDING: Word("Waits for approval", "warn", "clock"),
     DeviceState.SUSPENDED: Word("Suspended", "warn", "ban"),
@@ -313,7 +313,7 @@ def vocabulary() -> dict[str, Any]:
         "round": ROUND_WORDS,
         "assignment": ASSIGNMENT_WORDS,
         "device": DEVICE_WORDS,
-        "order": PART_ORDER,
+        "troubled": TROUBLED,
         "lines": LINES,
         "keys": KEYS,
     }

@@ -18,7 +18,13 @@ const watch = (type, take) =>
   new PerformanceObserver((list) => list.getEntries().forEach(take)).observe({ type, buffered: true });
 watch("largest-contentful-paint", (entry) => (window.seen.lcp = entry.startTime));
 watch("longtask", (entry) => (window.seen.longest = Math.max(window.seen.longest, entry.duration)));
-watch("layout-shift", (entry) => entry.hadRecentInput || (window.seen.shift += entry.value));
+let sum = 0, begun = -Infinity, last = -Infinity;
+watch("layout-shift", (entry) => {
+  if (entry.hadRecentInput) return;
+  if (entry.startTime - last > 1000 || entry.startTime - begun > 5000) [sum, begun] = [0, entry.startTime];
+  [sum, last] = [sum + entry.value, entry.startTime];
+  window.seen.shift = Math.max(window.seen.shift, sum);
+});
 """
 FRAMES = """async (seconds) => {
   let frames = 0;
@@ -53,7 +59,7 @@ class Loaded:
     responses: list[Response] = field(default_factory=list)
 
     def seen(self) -> dict[str, float]:
-        """Return the largest paint and the longest task in ms, and the sum of layout shifts."""
+        """Return the largest paint and the longest task in ms, and the cumulative layout shift."""
         seen: dict[str, float] = self.page.evaluate("window.seen")
         return seen
 
@@ -90,7 +96,7 @@ def opened(browser: Browser, base: str, cookie: str, path: str = "/") -> Iterato
     page.add_init_script(WATCH)
     loaded = Loaded(page, context.new_cdp_session(page))
     loaded.cdp.send("Performance.enable")
-    page.on("response", loaded.responses.append)
+    page.on("response", lambda response: loaded.responses.append(response))
     page.goto(base + path)
     page.wait_for_selector('[data-part=pill][data-state="live"]', timeout=60_000)
     page.wait_for_timeout(1000)

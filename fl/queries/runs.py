@@ -8,7 +8,7 @@ from django.db.models import Count, Q, QuerySet
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, Spread, TrainingProgress
 from fl.exceptions import NotFound
-from fl.feed import PART_ORDER
+from fl.feed import TROUBLED
 from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
 from fl.models import Assignment, Event, GlobalModel, Round, Run
 from fl.payloads import assignment_progress, run_status_from, spreads
@@ -171,12 +171,8 @@ def _run_view(run: Run, assignments: Sequence[Assignment]) -> RunView:
 
 
 def in_order(parts: Iterable[TrainingProgress]) -> list[TrainingProgress]:
-    """Order the devices' parts of a round: those in trouble first, then the slow, those that are done last."""
-
-    def place(part: TrainingProgress) -> tuple[int, float, str]:
-        return PART_ORDER.index(AssignmentState(part.phase)), part.progress or 0.0, part.device_name or ""
-
-    return sorted(parts, key=place)
+    """Order the devices' parts of a round by name, those in trouble first."""
+    return sorted(parts, key=lambda part: (part.phase not in TROUBLED, part.device_name or ""))
 
 
 def _models(run: Run) -> dict[int | None, GlobalModel]:

@@ -139,7 +139,7 @@ class Mosaic:
 
 @register.simple_tag
 def mosaic_of(parts: Sequence[TrainingProgress]) -> Mosaic:
-    """Return how the devices' parts of a round are shown; parts come in the order of `fl.feed.PART_ORDER`."""
+    """Return how the devices' parts of a round are shown; those in trouble come first."""
     if len(parts) <= LISTED:
         return Mosaic(cells=[], listed=list(parts))
     cells = [
@@ -151,7 +151,7 @@ def mosaic_of(parts: Sequence[TrainingProgress]) -> Mosaic:
         )
         for index, part in enumerate(parts)
     ]
-    return Mosaic(cells=cells, listed=[part for part in parts[:NOTABLE] if part.phase != "accepted"])
+    return Mosaic(cells=cells, listed=[part for part in parts if part.phase != "accepted"][:NOTABLE])
 
 
 @register.filter

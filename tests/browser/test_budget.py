@@ -19,10 +19,19 @@ MOST_STYLE_BYTES = 12_000
 MOST_REQUESTS = 40
 MOST_NODES = 2500
 MOST_SHIFT = 0.02
+# Cumulative layout shift as browsers define it: the largest sum within five seconds without a pause of one.
 WATCH_SHIFTS = """
 window.shift = 0;
-const add = (entry) => (window.shift += entry.hadRecentInput ? 0 : entry.value);
-new PerformanceObserver((list) => list.getEntries().forEach(add)).observe({ type: "layout-shift", buffered: true });
+window.moved = [];
+let sum = 0, begun = -Infinity, last = -Infinity;
+const take = (entry) => {
+  if (entry.hadRecentInput) return;
+  if (entry.startTime - last > 1000 || entry.startTime - begun > 5000) [sum, begun] = [0, entry.startTime];
+  [sum, last] = [sum + entry.value, entry.startTime];
+  window.shift = Math.max(window.shift, sum);
+  window.moved.push([entry.value, ...entry.sources.map(({ node }) => node?.outerHTML?.slice(0, 120))]);
+};
+new PerformanceObserver((list) => list.getEntries().forEach(take)).observe({ type: "layout-shift", buffered: true });
 """
 ROWS = "[...document.querySelectorAll('[data-list=feed] li')]"
 TELL = """
@@ -67,7 +76,7 @@ def overview(busy, open_page):
     page.page.context.add_cookies([{"name": name, "value": value, "url": world.url}])
     page.page.add_init_script(WATCH_SHIFTS)
     fetched = []
-    page.page.on("response", fetched.append)
+    page.page.on("response", lambda response: fetched.append(response))
     page.page.goto(world.url)
     page.wait_until_live()
     page.page.wait_for_load_state("networkidle")
@@ -105,8 +114,6 @@ def test_a_large_cohort_is_a_mosaic_with_those_that_want_a_look(overview):
 
 def test_live_updates_and_a_lost_connection_move_nothing_under_the_reader(overview):
     world, page, _ = overview
-    shifts = [page.page.evaluate("window.shift")]
-
     world.server.manage("shell", "-v0", "-c", TELL)
     page.wait_for(
         "[...document.querySelectorAll('[data-list=feed] li')].some(row => row.textContent.includes('Trouble 39'))"
@@ -116,9 +123,8 @@ def test_live_updates_and_a_lost_connection_move_nothing_under_the_reader(overvi
     world.server.start()
     page.wait_until_live()
     page.page.wait_for_selector("[data-part=bar]", state="hidden")
-    shifts.append(page.page.evaluate("window.shift"))
 
-    assert shifts[-1] <= MOST_SHIFT, shifts
+    assert page.page.evaluate("window.shift") <= MOST_SHIFT, page.page.evaluate("window.moved")
     assert page.faults == [] or all("WebSocket" in fault for fault in page.faults)
 
 

@@ -1,7 +1,6 @@
 // The learning curve: accuracy above loss, one cursor for both, the devices' spread as a band, another run beside it. Its
 // data change under a zoom that stays; what the viewer has chosen stands in the address.
 
-import { drawImage, save } from "../curve-image.js";
 import { METRICS, makePlot } from "../curve-plot.js";
 import { part, setField, setText, show } from "../dom.js";
 import { seconds } from "../format.js";
@@ -155,7 +154,7 @@ class Curve {
 
   #controls() {
     const form = this.root.querySelector("[data-view]");
-    show(form, true);
+    form.classList.remove("unready");
     for (const [name, value] of Object.entries(this.view)) for (const control of form.querySelectorAll(`[name="${name}"]`)) fill(control, value);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", ({ target }) => target.name in CHOICES && this.#choose(target.name, readControl(target)));
@@ -190,6 +189,7 @@ class Curve {
   }
 
   async #saveImage() {
+    const { drawImage, save } = await import("../curve-image.js");
     const { run_name: title, run_id: id } = this.store.run;
     const legends = NAMES.map((name) => `${METRICS[name].title} ${this.#lastOf(name)}, ${this.#bestOf(name)}`);
     const canvas = await drawImage(title, legends, (name) => ({ data: this.data[name], options: this.#options(name) }));

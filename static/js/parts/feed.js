@@ -1,9 +1,11 @@
 // The feed of events, newest first; it can be narrowed to troubles, and stands still while somebody reads in it.
 
-import { field, part, setField, setIcon, setTime, setTone, show, syncList } from "../dom.js";
+import { field, fillList, part, setAttribute, setField, setIcon, setTime, setTone, show } from "../dom.js";
 import { SEVERITIES, fold } from "../feed.js";
 import { asTime } from "../times.js";
 import { choose, chosen } from "../view.js";
+
+const ROWS = 60;
 
 export function mount(store) {
   const root = part("feed");
@@ -21,8 +23,8 @@ export function mount(store) {
   };
   const paintNow = () => {
     const tones = SEVERITIES[severity];
-    const lines = fold(store.told.filter((line) => !tones || tones.has(line.tone)));
-    syncList(list, template, lines, (line) => line.key, paintEvent);
+    const lines = fold(store.told.filter((line) => !tones || tones.has(line.tone))).slice(0, ROWS);
+    fillList(list, template, lines, paintEvent);
     show(root.querySelector("[data-empty]"), lines.length === 0);
   };
   for (const end of ["pointerleave", "focusout"]) frame.addEventListener(end, () => waits && setTimeout(paint));
@@ -45,10 +47,12 @@ function mark(link, isCurrent) {
 
 function paintEvent(row, line) {
   setField(row, "count", line.count > 1 ? `×${line.count}` : "");
-  if (field(row, "title").textContent === line.title && row.querySelector("time").getAttribute("datetime")) return;
+  if (row.dataset.key === line.key) return;
+  row.dataset.key = line.key;
   setTone(row, line.tone);
   setIcon(row, line.icon);
   setField(row, "title", line.title);
   setField(row, "detail", line.detail);
+  setAttribute(row, "title", [line.title, line.detail].filter(Boolean).join(": "));
   setTime(row.querySelector("time"), line.timestamp, asTime);
 }

@@ -26,9 +26,9 @@ export function mount(store) {
       setField(root, "lost", run.updates_lost ? `${run.updates_lost} lost` : "");
       setField(root, "quorum", `quorum ${run.quorum} of ${run.cohort_size}`);
       paintBar(field(root, "bar"), run);
-      const parts = inOrder([...store.progress.values()].filter((item) => item.round === run.round), words.order);
+      const parts = inOrder([...store.progress.values()].filter((item) => item.round === run.round), words.troubled);
       const isLarge = parts.length > LISTED;
-      const listed = isLarge ? parts.slice(0, NOTABLE).filter((item) => item.phase !== "accepted") : parts;
+      const listed = isLarge ? parts.filter((item) => item.phase !== "accepted").slice(0, NOTABLE) : parts;
       paintMosaic(field(root, "mosaic"), isLarge ? parts.map((item) => cellOf(item, words)) : []);
       syncList(list, template, listed, (item) => item.assignment_id, (row, item) => paintPart(row, item, words));
       const empty = root.querySelector("[data-empty]");
@@ -49,11 +49,10 @@ export function mount(store) {
   };
 }
 
-/** Order the devices' parts of a round as the server does: those in trouble first, then the slow, the done last. */
-export function inOrder(parts, order) {
-  const place = new Map(order.map((phase, index) => [phase, index]));
-  const compare = (a, b) => place.get(a.phase) - place.get(b.phase) || (a.progress ?? 0) - (b.progress ?? 0) || (a.device_name < b.device_name ? -1 : 1);
-  return parts.sort(compare);
+/** Order the devices' parts of a round by name, those in trouble first, as the server does. */
+export function inOrder(parts, troubled) {
+  const isCalm = (item) => (troubled.includes(item.phase) ? 0 : 1);
+  return parts.sort((a, b) => isCalm(a) - isCalm(b) || (a.device_name < b.device_name ? -1 : 1));
 }
 
 function cellOf(item, words) {
