@@ -15,7 +15,9 @@ from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl import feed
 from fl.context import Viewer
 from fl.exceptions import FlError
+from fl.queries.compare import Curve
 from fl.queries.positions import Positions
+from fl.queries.run_list import RunFigures
 from fl.queries.runs import RoundLine
 
 
@@ -32,6 +34,8 @@ class PageState:
     progress: tuple[TrainingProgress, ...] = ()
     devices: tuple[DeviceStatus, ...] = ()
     told: tuple[feed.Told, ...] = ()
+    figures: tuple[RunFigures, ...] = ()
+    curves: tuple[Curve, ...] = ()
     now: datetime = field(default_factory=timezone.now)
     """The server's clock, from which the page counts down."""
 

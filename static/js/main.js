@@ -9,12 +9,14 @@ import { localizeTimes } from "./times.js";
 /** The parts that a page may have, by the name in `data-part`; a page loads the modules of those that it has. */
 const PARTS = {
   commands: () => import("./parts/commands.js"),
+  compare: () => import("./parts/compare.js"),
   curve: () => import("./parts/curve.js"),
   devices: () => import("./parts/devices.js"),
   feed: () => import("./parts/feed.js"),
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
+  "new-run": () => import("./parts/new-run.js"),
   notices: () => import("./parts/notices.js"),
   pending: () => import("./parts/pending.js"),
   pill: () => import("./parts/connection.js"),
