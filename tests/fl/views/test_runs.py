@@ -132,7 +132,7 @@ def outlook_of(response):
     [
         ({"quorum": 5}, "quorum", "A quorum of 5 can never be met by a cohort of 2."),
         ({"rounds": 0}, "rounds", "greater than or equal to 1"),
-        ({"momentum": 1.5}, "momentum", "momentum must be in [0, 1)"),
+        ({"momentum": 1.5}, "momentum", "omentum must be in [0, 1)"),
         ({"learning_rate": 0}, "learning_rate", "earning_rate must be above 0"),
         ({"strategy": "fedprox", "fedprox-mu": 11}, "fedprox-mu", "less than or equal to 10"),
         ({"tags": ",".join("abcdefghijk")}, "tags", "11 tags are too many"),
