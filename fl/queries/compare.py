@@ -170,7 +170,8 @@ def _failed(runs: Sequence[Run]) -> Iterable[_Row]:
 def settings_of(runs: Sequence[Run]) -> list[Setting]:
     """Return the settings of runs; what one of them does not have is a dash."""
     tables = [_settings(run) for run in runs]
-    names = dict.fromkeys(name for table in tables for name in table)
+    # In the order of the run that has most of them, so that what only some have stands where it belongs.
+    names = dict.fromkeys(name for table in sorted(tables, key=len, reverse=True) for name in table)
     return [Setting(name, [table.get(name, "–") for table in tables]) for name in names]
 
 

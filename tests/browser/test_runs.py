@@ -68,7 +68,9 @@ _DRAWN = """number => {
   const swatch = document.querySelector(`[data-legend="${number}"] .swatch`);
   const [r, g, b] = getComputedStyle(swatch).stroke.match(/\\d+/g).map(Number);
   const canvas = document.querySelector("[data-plot=loss] canvas");
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
   let count = 0;
   for (let i = 0; i < data.length; i += 4) {
     if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] > 200) count += 1;

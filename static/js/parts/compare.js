@@ -33,10 +33,14 @@ export function mount(store) {
 }
 
 class Comparison {
+  /** Of each run: gives its line's colour, which changes between light and dark. */
+  #strokes = [];
+
   constructor(root, store) {
     Object.assign(this, { root, store, axis: root.dataset.x, zoomed: false, at: null, plots: {}, drawn: "" });
     root.querySelector("[data-reset]").addEventListener("click", () => this.#reset());
     document.documentElement.addEventListener("shade", () => this.#each((plot) => plot.redraw(false)));
+    this.#strokes = this.curves.map(({ run_id }) => () => getComputedStyle(this.#swatch(run_id)).stroke);
     for (const target of root.querySelectorAll("[data-plot]")) this.plots[target.dataset.plot] = this.#plot(target);
     this.#keys();
   }
@@ -77,12 +81,12 @@ class Comparison {
           y: false,
           sync: { key: "compare" },
           drag: { x: true, y: false, setScale: false },
-          points: { size: 8 },
+          points: { size: 9, fill: (_, index) => this.#strokes[index - 1]?.(), stroke: (_, index) => this.#strokes[index - 1]?.() },
           dataIdx: (self, series, index) => ownIndex(self.data[series], index),
         },
         scales: { x: { time: false, range: (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)] }, y: { range: yRange(name) } },
         axes: [{ ...axis, ...steps, ...ticks, size: 28 }, { ...axis, values, size: 58 }],
-        series: [{}, ...this.curves.map((curve) => this.#series(curve))],
+        series: [{}, ...this.curves.map(({ run_id }, index) => this.#series(run_id, this.#strokes[index]))],
         hooks: {
           setCursor: [(self) => this.#readAt(self.cursor.idx === null || self.cursor.idx === undefined ? null : (self.data[0][self.cursor.idx] ?? null))],
           setSelect: [(self) => this.#zoom(self)],
@@ -97,12 +101,14 @@ class Comparison {
   }
 
   /** A run's line, as its swatch in the legend is drawn. */
-  #series(curve) {
-    const swatch = this.root.querySelector(`[data-legend="${curve.run_id}"] .swatch`);
-    const stroke = () => getComputedStyle(swatch).stroke;
-    const dashes = getComputedStyle(swatch).strokeDasharray.match(/[\d.]+/g)?.map(Number) ?? [];
-    const own = (self) => self.data[0].length < 60;
-    return { label: String(curve.run_id), stroke, dash: dashes, width: 2, points: { show: own, size: 5, stroke, fill: () => colour("--surface") } };
+  #series(runId, stroke) {
+    const dash = getComputedStyle(this.#swatch(runId)).strokeDasharray.match(/[\d.]+/g)?.map(Number) ?? [];
+    const isSparse = (self) => self.data[0].length < 60;
+    return { label: String(runId), stroke, dash, width: 2, points: { show: isSparse, size: 5, stroke, fill: () => colour("--surface") } };
+  }
+
+  #swatch(runId) {
+    return this.root.querySelector(`[data-legend="${runId}"] .swatch`);
   }
 
   #zoom(plot) {
