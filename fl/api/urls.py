@@ -20,6 +20,7 @@ urlpatterns = [
     path("runs/<int:run_id>/models/<slug:version>/", runs.ModelDetail.as_view(), name="model"),
     path("runs/<int:run_id>/models/<slug:version>/weights/", runs.ModelWeights.as_view(), name="model-weights"),
     path("audit/", audit.AuditList.as_view(), name="audit"),
+    path("devices/qualifying/", catalogue.QualifyingDevices.as_view(), name="qualifying-devices"),
     path("enrollment-tokens/", devices.TokenList.as_view(), name="enrollment-tokens"),
     path("streams/", log.StreamList.as_view(), name="streams"),
     path("events/", log.EventList.as_view(), name="events"),

@@ -17,6 +17,7 @@ class Act(models.TextChoices):
     RUN_PAUSE = "run.pause", "Paused a run"
     RUN_RESUME = "run.resume", "Resumed a run"
     RUN_STOP = "run.stop", "Stopped a run"
+    RUN_DESCRIBE = "run.describe", "Renamed, tagged or noted a run"
     TOKEN_ISSUE = "token.issue", "Issued an enrolment token"
     DEVICE_APPROVE = "device.approve", "Approved a device"
     DEVICE_SUSPEND = "device.suspend", "Suspended a device"

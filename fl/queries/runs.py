@@ -1,4 +1,4 @@
-"""Runs as pages show them: a page of the list, and one run with all around it."""
+"""A run as pages show it, with all around it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -79,15 +79,6 @@ class Overview:
     positions: Positions
 
 
-@dataclass(frozen=True)
-class RunList:
-    """A page of the list of runs."""
-
-    runs: list[Run]
-    total: int
-    positions: Positions
-
-
 def overview(principal: Principal, run_id: int | None = None) -> Overview:
     """Read the run that is asked for, else the newest open one, else the newest one.
 
@@ -106,16 +97,6 @@ def overview(principal: Principal, run_id: int | None = None) -> Overview:
             events=feed_events(principal, run),
             positions=positions_of(principal, shown),
         )
-
-
-def run_list(principal: Principal, *, state: str = "", offset: int = 0, limit: int = 25) -> RunList:
-    """Read a page of runs, newest first; `state` keeps those in one state."""
-    with consistent_read():
-        runs = runs_for(principal).select_related("best_model", "created_by")
-        if state:
-            runs = runs.filter(state=state)
-        page = list(_with_rounds(runs).order_by("-pk")[offset : offset + limit])
-        return RunList(runs=page, total=runs.count(), positions=positions_of(principal, page))
 
 
 def visible_run(principal: Principal, run_id: int) -> Run:
@@ -236,7 +217,3 @@ def _assignments(run: Run | None) -> list[Assignment]:
         wanted |= Q(round__in=newest_round)
     rows = Assignment.objects.filter(wanted).select_related("round", "device", "update")
     return list(rows.order_by("round", "cohort_index"))
-
-
-def _with_rounds(runs: QuerySet[Run]) -> QuerySet[Run]:
-    return runs.annotate(rounds_done=Count("round_set", filter=Q(round_set__ended_at__isnull=False)))
