@@ -6,7 +6,7 @@ same table as JSON and fill it the same way (static/js/feed.js); a test holds bo
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -237,7 +237,11 @@ def find_key(event: str, data: Data) -> str:
 
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
-    told: list[Told] = []
+    return [told for _, told in tell_each(events) if told is not None][::-1]
+
+
+def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
+    """Tell events in their order, which is oldest first; beside one that is not told stands None."""
     last: dict[str, tuple[str, Any]] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
@@ -245,14 +249,15 @@ def tell(events: Iterable[Event]) -> list[Told]:
         line = LINES.get(key)
         title = fill(line.title, data) if line else None
         if line is None or title is None:
+            yield event, None
             continue
         if event.event == "fl_status_update":
             reading = (key, data.get("round"))
             if last.get(event.stream_id) == reading:
+                yield event, None
                 continue
             last[event.stream_id] = reading
-        told.append(_told(event, line, title, data))
-    return told[::-1]
+        yield event, _told(event, line, title, data)
 
 
 def _told(event: Event, line: Line, title: str, data: Data) -> Told:
