@@ -99,4 +99,4 @@ def _unapplied_migrations() -> list[str]:
 @cache
 def _newest_migrations() -> list[tuple[str, str]]:
     # Of the files alone: which there are does not change while the process lives.
-    return sorted(MigrationLoader(None, ignore_no_initial=True).graph.leaf_nodes())
+    return sorted(MigrationLoader(None, ignore_no_migrations=True).graph.leaf_nodes())

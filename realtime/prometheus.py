@@ -32,7 +32,7 @@ class Gauge:
         yield f"# TYPE {self.name} gauge"
         for value, number in self.values.items():
             labels = f'{{{self.label}="{_escaped(value)}"}}' if self.label else ""
-            yield f"{self.name}{labels} {number:g}" if isinstance(number, float) else f"{self.name}{labels} {number}"
+            yield f"{self.name}{labels} {number}"
 
 
 def exposition(now: datetime) -> str:

@@ -173,8 +173,8 @@ def _page_at(principal: Principal, wanted: EventFilter, place: Place) -> tuple[l
         lines = _lines(events, wanted)
         if len(lines) > LINES_A_PAGE or len(events) == EVENTS_FOR_A_PAGE:
             lines = lines[-LINES_A_PAGE:]
-            newer = lines[0].event.pk if lines else events[-1].pk
-            return lines, newer, lines[-1].event.pk if lines else events[0].pk
+            newest, oldest = (lines[0].event, lines[-1].event) if lines else (events[-1], events[0])
+            return lines, newest.pk, oldest.pk
         # So few are newer that the first page has them.
         place = Place()
     first = _event_at(principal, place.at)

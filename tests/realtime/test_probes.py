@@ -178,7 +178,7 @@ def test_on_postgresql_events_are_found_and_a_database_that_is_away_is_named(tmp
             server.manage("shell", "-v0", "-c", RECORD)
             pages = [
                 httpx.get(f"{server.url}/events/?{query}&format=jsonl", timeout=60).text.splitlines()
-                for query in ("severity=errors", "severity=errors&run=4&q=NUL", "run=5", "q=%00plain&device=7")
+                for query in ("severity=errors", "severity=errors&run=4&q=A+NUL:", "run=5", "q=%00plain&device=7")
             ]
             page = httpx.get(f"{server.url}/events/?severity=errors&run=4", timeout=60)
             health = httpx.get(f"{server.url}/health/", timeout=60)
@@ -186,6 +186,8 @@ def test_on_postgresql_events_are_found_and_a_database_that_is_away_is_named(tmp
             cluster.stop()
             away = httpx.get(server.url + READY, timeout=60)
             alive = httpx.get(f"{server.url}/healthz", timeout=60)
+            cluster.start()
+            back = httpx.get(server.url + READY, timeout=60)
         finally:
             server.stop()
 
@@ -195,3 +197,5 @@ def test_on_postgresql_events_are_found_and_a_database_that_is_away_is_named(tmp
     assert (ready.status_code, ready.text) == (200, "ok\n")
     assert (away.status_code, away.text) == (503, "database: away\n")
     assert (alive.status_code, alive.text) == (200, "ok\n")
+    assert back.status_code == 200
+    assert READY not in server.log

@@ -248,4 +248,4 @@ async def _pieces(path, query, session):
     await application()(scope, receive, send)
     over.set()
     assert sent[0]["status"] == 200
-    return [message["body"] for message in sent[1:] if message["body"]]
+    return [piece for message in sent[1:] if (piece := message.get("body"))]
