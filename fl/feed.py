@@ -6,7 +6,7 @@ same table as JSON and fill it the same way (static/js/feed.js); a test holds bo
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -257,7 +257,11 @@ def find_key(event: str, data: Data) -> str:
 
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
-    told: list[Told] = []
+    return fold([told for _, told in tell_each(events) if told is not None][::-1])
+
+
+def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
+    """Tell events in their order, which is oldest first; beside one that is not told stands None."""
     last: dict[str, tuple[str, Any]] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
@@ -265,14 +269,15 @@ def tell(events: Iterable[Event]) -> list[Told]:
         line = LINES.get(key)
         title = fill(line.title, data) if line else None
         if line is None or title is None:
+            yield event, None
             continue
         if event.event == "fl_status_update":
             reading = (key, data.get("round"))
             if last.get(event.stream_id) == reading:
+                yield event, None
                 continue
             last[event.stream_id] = reading
-        told.append(_told(event, line, title, data))
-    return fold(told[::-1])
+        yield event, _told(event, line, title, data)
 
 
 def fold(told: Iterable[Told]) -> list[Told]:
@@ -287,10 +292,10 @@ def fold(told: Iterable[Told]) -> list[Told]:
     return folded
 
 
-TROUBLE = ("warn", "bad")
+TROUBLE = frozenset({"warn", "bad"})
 """Tones of lines that want a look."""
-SEVERITIES = {"": ("plain", "good", "busy", "work", "off", *TROUBLE), "warnings": TROUBLE, "errors": ("bad",)}
-"""What a feed can be narrowed to: tones by choice; "" is everything."""
+SEVERITIES = {"warnings": TROUBLE, "errors": frozenset({"bad"})}
+"""What a feed can be narrowed to, and the tones that are left; as in static/js/feed.js."""
 
 
 def _told(event: Event, line: Line, title: str, data: Data) -> Told:

@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from fl.views import audit, compare, devices, live, run_list, runs, signing_in
+from fl.views import audit, compare, devices, events, inspector, live, run_list, runs, signing_in
 
 urlpatterns = [
     path("", live.overview, name="overview"),
@@ -19,6 +19,8 @@ urlpatterns = [
     path("devices/", devices.device_list, name="device-list"),
     path("devices/enrol/", devices.enroll_device, name="enroll-device"),
     path("devices/<int:device_id>/<slug:command>/", devices.command_device, name="command-device"),
+    path("events/", events.event_list, name="event-list"),
+    path("inspector/", inspector.inspector, name="inspector"),
     path("login/", signing_in.Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("sign-in/", signing_in.sign_in, name="sign-in"),

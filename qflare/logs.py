@@ -5,6 +5,9 @@ import time
 
 from redis.exceptions import RedisError
 
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Their addresses; `realtime.probes` answers them, and cannot be imported where logging is set up."""
+
 
 class WithoutTrace(logging.Filter):
     """Takes the stack trace from what a stranger can bring about as often as they like; the line says all there is."""
@@ -13,6 +16,14 @@ class WithoutTrace(logging.Filter):
         """Let everything pass, without its trace."""
         record.exc_info = None
         return True
+
+
+class WithoutProbes(logging.Filter):
+    """Leaves out what Django says of answers to probes: whoever asks every few seconds knows, and need not be told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass that is not about a probe."""
+        return getattr(getattr(record, "request", None), "path_info", "") not in PROBES
 
 
 class OncePerOutage(logging.Filter):

@@ -26,6 +26,8 @@ QFLARE_ALLOWED_ORIGINS = env_list("QFLARE_ALLOWED_ORIGINS")
 if "*" in QFLARE_ALLOWED_ORIGINS and not DEBUG:
     raise BadSetting("QFLARE_ALLOWED_ORIGINS=*: any page could act for a signed-in person; list the origins instead")
 QFLARE_PUBLIC_DASHBOARD = env_bool("QFLARE_PUBLIC_DASHBOARD", False)
+QFLARE_METRICS_TOKEN = env_str("QFLARE_METRICS_TOKEN")
+"""Opens /metrics to whoever sends it as a bearer; without it, to signed-in viewers alone."""
 QFLARE_BEHIND_TLS = env_bool("QFLARE_BEHIND_TLS", False)
 QFLARE_TRUSTED_PROXIES = networks_in(
     "QFLARE_TRUSTED_PROXIES", env_list("QFLARE_TRUSTED_PROXIES", "127.0.0.1,::1" if QFLARE_BEHIND_TLS else "")
@@ -56,6 +58,7 @@ INSTALLED_APPS = [
     "realtime",
 ]
 MIDDLEWARE = [
+    "realtime.probes.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "qflare.middleware.content_security_policy",
     "qflare.middleware.origin_of_acts",
@@ -322,12 +325,14 @@ LOGGING = {
     "filters": {
         "without_trace": {"()": "qflare.logs.WithoutTrace"},
         "once_per_outage": {"()": "qflare.logs.OncePerOutage"},
+        "without_probes": {"()": "qflare.logs.WithoutProbes"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env_str("QFLARE_LOG_LEVEL", "INFO")},
     "loggers": {
         "channels_redis.pubsub": {"filters": ["once_per_outage"]},
         "daphne": {"level": "WARNING"},
+        "django.request": {"filters": ["without_probes"]},
         "httpx": {"level": "WARNING"},
         "django.security.DisallowedHost": {"filters": ["without_trace"]},
     },

@@ -31,10 +31,11 @@ def health() -> Health:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-    return Health(layer=_layer())
+    return Health(layer=layer())
 
 
-def _layer() -> str:
+def layer() -> str:
+    """Say whether the channel layer carries: `ok`, `away`, or `in_memory` where the process needs none."""
     if layer_is_in_memory():
         return "in_memory"
     loop = loop_of_process()

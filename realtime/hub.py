@@ -133,6 +133,12 @@ class Hub:
             if name.startswith("device:"):
                 self._streams.setdefault(name, _Stream(epoch, head, labels))
 
+    def handed_out(self) -> dict[str, Position] | None:
+        """Return how far each stream was handed out here; None while nobody listens, since then none is followed."""
+        if not self._is_awake:
+            return None
+        return {name: Position(epoch=stream.epoch, seq=stream.last) for name, stream in self._streams.items()}
+
     async def rejoin(self) -> None:
         """Join all groups once more; layers forget."""
         for channel in self._channels.values():
@@ -309,10 +315,10 @@ class Hub:
 
     async def poll(self) -> None:
         """Compare what was handed out with the log, in one query, and hand out what is missing."""
-        if not self._is_awake:
-            return
         # What was handed out was committed before, so that a lower head can only be that of an older copy.
-        seen = {name: Position(epoch=stream.epoch, seq=stream.last) for name, stream in self._streams.items()}
+        seen = self.handed_out()
+        if seen is None:
+            return
         try:
             heads = await query(_heads_of_one_history, seen)
         except Exception as error:

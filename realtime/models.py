@@ -37,6 +37,11 @@ class ServerProcess(models.Model):
     def __str__(self) -> str:
         return self.instance
 
+    @property
+    def sockets(self) -> int:
+        """How many connections are open to it, of all types."""
+        return sum(self.connections.values())
+
 
 class LayerOutage(models.Model):
     """The outage of the channel layer that people were told of: one row at most, of the process that was first."""

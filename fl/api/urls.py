@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from fl.api import audit, catalogue, devices, doors, log, runs, series
+from fl.api import audit, catalogue, devices, doors, log, runs, series, trials
 
 router = SimpleRouter(use_regex_path=False)
 router.register("runs", runs.RunViewSet, basename="run")
@@ -24,6 +24,7 @@ urlpatterns = [
     path("enrollment-tokens/", devices.TokenList.as_view(), name="enrollment-tokens"),
     path("streams/", log.StreamList.as_view(), name="streams"),
     path("events/", log.EventList.as_view(), name="events"),
+    path("test-events/", trials.TestEventView.as_view(), name="test-events"),
     path("tasks/", catalogue.TaskList.as_view(), name="tasks"),
     path("strategies/", catalogue.StrategyList.as_view(), name="strategies"),
     path("steps/", catalogue.StepList.as_view(), name="steps"),

@@ -53,12 +53,13 @@ export class LiveSocket {
    * @param {(state: object) => void} options.onState takes {name, retryAt, code}: connecting, live, waiting, offline, ended
    * @param {(stream: string) => void} options.onLost a position is lost: what one has is of another history, or too
    *   old; read the page again, or begin anew with the `snapshot` that follows
+   * @param {(direction: "in" | "out", text: string) => void} [options.onWire] hears each frame as it crosses the wire
    * @param {(address: string) => WebSocket} [options.open] makes the socket
    * @param {() => number} [options.now] the clock, in ms
    * @param {(act: () => void, delay: number) => () => void} [options.later] calls after a delay in ms; returns how to call it off
    */
-  constructor({ address, positions, onFrame, onState, onLost, open = openSocket, now = Date.now, later = callLater }) {
-    Object.assign(this, { address, positions: { ...positions }, onFrame, onState, onLost, open, now, later });
+  constructor({ address, positions, onFrame, onState, onLost, onWire = () => {}, open = openSocket, now = Date.now, later = callLater }) {
+    Object.assign(this, { address, positions: { ...positions }, onFrame, onState, onLost, onWire, open, now, later });
     this.state = { name: "connecting" };
     this.lastHeard = now();
   }
@@ -143,6 +144,7 @@ export class LiveSocket {
 
   #receive(text) {
     this.lastHeard = this.now();
+    this.onWire("in", text);
     const frame = JSON.parse(text);
     switch (frame.event) {
       case "welcome":
@@ -164,6 +166,11 @@ export class LiveSocket {
     }
   }
 
+  #send(text) {
+    this.#socket.send(text);
+    this.onWire("out", text);
+  }
+
   #welcomed(data) {
     this.#heartbeat = data.heartbeat_seconds * 1000;
     this.#openedAt = this.now();
@@ -172,7 +179,7 @@ export class LiveSocket {
   }
 
   #beat(data) {
-    this.#socket.send('{"type":"heartbeat"}');
+    this.#send('{"type":"heartbeat"}');
     for (const [stream, head] of Object.entries(this.#heads)) {
       // A head told at the last heartbeat has had a whole interval to arrive.
       if ((this.positions[stream]?.seq ?? head) < head) return this.connect();

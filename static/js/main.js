@@ -4,6 +4,7 @@
 import { part } from "./dom.js";
 import { LiveSocket } from "./live-socket.js";
 import { Store } from "./store.js";
+import { Tap } from "./tap.js";
 import { localizeTimes } from "./times.js";
 
 /** The parts that a page may have, by the name in `data-part`; a page loads the modules of those that it has. */
@@ -12,12 +13,14 @@ const PARTS = {
   compare: () => import("./parts/compare.js"),
   curve: () => import("./parts/curve.js"),
   devices: () => import("./parts/devices.js"),
+  events: () => import("./parts/events.js"),
   feed: () => import("./parts/feed.js"),
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
   keys: () => import("./parts/keys.js"),
   "new-run": () => import("./parts/new-run.js"),
+  inspector: () => import("./parts/inspector.js"),
   notices: () => import("./parts/notices.js"),
   palette: () => import("./parts/palette.js"),
   pending: () => import("./parts/pending.js"),
@@ -69,10 +72,18 @@ async function readAndStart() {
   socket.connect();
 }
 
+/** What parts may hear beside the store: each event in its order, and each frame as it crosses the wire. */
+const frames = new Tap();
+const wire = new Tap();
+
 const socket = new LiveSocket({
   address: `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ws/dashboard`,
   positions: state.positions,
-  onFrame: (frame) => store.apply(frame),
+  onFrame(frame) {
+    store.apply(frame);
+    frames.tell(frame);
+  },
+  onWire: (direction, text) => wire.tell(direction, text, Date.now()),
   onState(now) {
     if (now.name === "live") store.skew = Date.parse(now.time) - Date.now();
     if (now.name === "ended" && now.code === SIGNED_OUT) location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
@@ -123,6 +134,8 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 
 localizeTimes();
 socket.connect();
-parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, refresh })).filter(Boolean);
+parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, refresh, readAgain, frames, wire })).filter(Boolean);
+frames.open();
+wire.open();
 everySecond();
 store.touch("runs", "rounds", "progress", "devices");

@@ -31,7 +31,7 @@ class Wire {
 }
 
 function connected({ positions = { "run:1": { epoch: "e", seq: 5 } }, welcome = true } = {}) {
-  const world = { wires: [], frames: [], states: [], lost: [], timers: [], time: 0 };
+  const world = { wires: [], frames: [], states: [], lost: [], wireSaid: [], timers: [], time: 0 };
   world.passes = (milliseconds) => {
     world.time += milliseconds;
     const due = world.timers.filter((timer) => timer.at <= world.time);
@@ -44,6 +44,7 @@ function connected({ positions = { "run:1": { epoch: "e", seq: 5 } }, welcome = 
     onFrame: (frame) => world.frames.push(frame),
     onState: (state) => world.states.push(state),
     onLost: (stream) => world.lost.push(stream),
+    onWire: (direction, text) => world.wireSaid.push([direction, text]),
     open: (address) => {
       world.wires.push(new Wire(address));
       return world.wires.at(-1);
@@ -205,6 +206,23 @@ test("a heartbeat is answered; one whose head never arrives ends in a resume", (
   world.wire().says({ event: "heartbeat", data: { s: {} } });
 
   assert.equal(world.wires.length, 2);
+});
+
+test("whoever wants to hears each frame as it crosses the wire, either way, those too that are no news", () => {
+  const world = connected();
+  world.wireSaid.length = 0;
+
+  world.wire().says(event(6));
+  world.wire().says(event(6));
+  world.wire().says({ event: "heartbeat", data: { s: {} } });
+
+  assert.deepEqual(world.wireSaid, [
+    ["in", JSON.stringify(event(6))],
+    ["in", JSON.stringify(event(6))],
+    ["in", '{"event":"heartbeat","data":{"s":{}}}'],
+    ["out", '{"type":"heartbeat"}'],
+  ]);
+  assert.equal(world.frames.length, 1);
 });
 
 test("a heartbeat whose head arrives in time changes nothing", () => {

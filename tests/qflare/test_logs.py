@@ -4,8 +4,9 @@ import logging
 
 import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.test import RequestFactory
 
-from qflare.logs import OncePerOutage
+from qflare.logs import OncePerOutage, WithoutProbes
 from tests.realtime.sockets import eventually
 
 
@@ -62,3 +63,12 @@ def test_the_settings_use_it():
     from django.conf import settings
 
     assert settings.LOGGING["loggers"]["channels_redis.pubsub"]["filters"] == ["once_per_outage"]
+
+
+def test_answers_to_probes_are_not_noted_and_all_others_are():
+    probe, other = RequestFactory().get("/readyz"), RequestFactory().get("/runs/")
+    own = WithoutProbes()
+
+    assert not own.filter(logging.makeLogRecord({"request": probe}))
+    assert own.filter(logging.makeLogRecord({"request": other}))
+    assert own.filter(logging.makeLogRecord({}))

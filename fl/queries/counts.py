@@ -1,0 +1,18 @@
+"""How many there are of what, over the whole server."""
+
+from django.db.models import Count
+
+from fl.lifecycle import RunState
+from fl.models import PresenceLease, Run
+
+
+def runs_by_state() -> dict[str, int]:
+    """Count the runs in each state; none is left out."""
+    counts = {str(state): 0 for state in RunState}
+    counts.update(Run.objects.order_by().values_list("state").annotate(runs=Count("pk")))
+    return counts
+
+
+def devices_online() -> int:
+    """Count the devices that are announced online."""
+    return PresenceLease.objects.count()

@@ -1,0 +1,24 @@
+"""To try whether events arrive: one that says nothing else."""
+
+from datetime import datetime
+
+from django.contrib.auth.models import User
+
+from edge.protocol.server import ErrorNotification
+from fl import events
+
+
+def send_test_event(*, sender: User, now: datetime) -> ErrorNotification:
+    """Record an event that tells people who sent it, and return it.
+
+    It is not counted together with equal ones: each is looked for by whoever has sent it.
+    """
+    payload = ErrorNotification(
+        code="test_event",
+        severity="info",
+        title=f"Test event from {sender.get_username()}",
+        detail="Sent on purpose, to see that events arrive.",
+    )
+    with events.transaction():
+        events.record(events.SYSTEM, payload, now)
+    return payload

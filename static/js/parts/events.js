@@ -1,0 +1,76 @@
+// The page of all events: those that come are announced, and shown when the reader asks for them, never before.
+
+import { part, setText, show } from "../dom.js";
+import { matches, readFilter } from "../event-filter.js";
+import { readingOf } from "../feed.js";
+import { integer } from "../format.js";
+import { localizeTimes } from "../times.js";
+import { notify } from "./notices.js";
+
+export function mount(store, { frames, readAgain }) {
+  const root = part("events");
+  // Pages of older events stay as they are.
+  if (!root?.dataset.newest) return null;
+  const list = root.querySelector("[data-list]");
+  const button = root.querySelector("[data-show]");
+  const filter = readFilter(root.dataset);
+  const readings = new Map();
+  let waiting = [];
+  let isLost = false;
+  let known = store.told;
+
+  const isNews = (frame) => {
+    if (!matches(filter, frame, store.words)) return false;
+    if (filter.raw || frame.event !== "fl_status_update") return true;
+    const reading = readingOf(store.words, frame.data);
+    const isOld = readings.get(frame.stream) === reading;
+    readings.set(frame.stream, reading);
+    return !isOld;
+  };
+  frames.hear((frame) => {
+    if (isNews(frame)) waiting.push({ stream: frame.stream, seq: frame.seq });
+  });
+  button.addEventListener("click", async () => {
+    button.setAttribute("aria-disabled", "true");
+    try {
+      const fresh = await readAgain();
+      insert(list, fresh);
+      const { positions } = JSON.parse(fresh.getElementById("state").textContent);
+      waiting = waiting.filter(({ stream, seq }) => seq > (positions[stream]?.seq ?? Infinity));
+      isLost = false;
+      show(root.querySelector("[data-empty]"), list.children.length === 0);
+      list.querySelector("a")?.focus();
+    } catch (error) {
+      notify({ severity: "error", title: "The new events could not be read", detail: String(error.message ?? error) });
+    } finally {
+      button.removeAttribute("aria-disabled");
+      announce();
+    }
+  });
+  const announce = () => {
+    const count = waiting.length;
+    show(button, count > 0 || isLost);
+    if (isLost) setText(button, "The connection began anew: show what is new");
+    else if (count > 0) setText(button, `${integer(count)} new event${count === 1 ? "" : "s"}: show`);
+  };
+  return {
+    slices: ["feed"],
+    paint() {
+      // What the page began with was replaced: a position was lost, and with it events that were not told here.
+      if (store.told === known) return;
+      known = store.told;
+      isLost = true;
+    },
+    second: announce,
+  };
+}
+
+/** Put the lines that are not there yet above the others; all are new where none of them is known. */
+function insert(list, fresh) {
+  const lines = [...fresh.querySelectorAll('[data-list="events"] > li')];
+  const known = new Set([...list.children].map((line) => line.dataset.key));
+  const newer = lines.filter((line) => !known.has(line.dataset.key));
+  if (newer.length === lines.length) list.replaceChildren(...newer);
+  else list.prepend(...newer);
+  localizeTimes();
+}

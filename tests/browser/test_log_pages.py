@@ -1,0 +1,147 @@
+"""Events, inspector, health and documents in a real browser: live, on a phone, in the dark, and by the keyboard."""
+
+import json
+
+import pytest
+
+from tests.browser.conftest import World
+from tests.browser.test_pages import _NAMELESS, signed_in
+
+PATHS = ["/events/", "/events/?raw=1", "/health/", "/inspector/", "/docs/", "/docs/deployment/", "/docs/asyncapi/"]
+RECORD = """
+from django.utils import timezone
+from edge.protocol.server import ErrorNotification
+from fl import events
+for title in {titles!r}:
+    with events.transaction():
+        events.record("system", ErrorNotification(code="x", title=title, severity={severity!r}), timezone.now())
+"""
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A server on which something has happened."""
+    made = World(tmp_path_factory.mktemp("log-pages"))
+    record(
+        made, ["the first", "an event with a rather long title, as programs give them when they have much to say " * 3]
+    )
+    yield made
+    made.close()
+
+
+def record(world, titles, severity="error"):
+    world.server.manage("shell", "-v0", "-c", RECORD.format(titles=titles, severity=severity))
+
+
+def first_titles(page, count):
+    return page.page.locator("[data-list=events] > li > div > p:first-child").all_inner_texts()[:count]
+
+
+def test_every_page_fits_a_phone_in_light_and_dark_without_faults(quiet, open_page):
+    for scheme in ("light", "dark"):
+        page = signed_in(quiet, open_page(quiet.url, color_scheme=scheme, viewport={"width": 320, "height": 640}))
+        for path in PATHS:
+            page.page.goto(quiet.url + path)
+            page.wait_until_live()
+            width = page.page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 320, f"{path} is {width} px wide"
+            assert page.page.evaluate(_NAMELESS) == [], path
+        assert page.faults == []
+        assert page.foreign == []
+
+
+def test_new_events_are_announced_and_shown_when_they_are_asked_for(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/events/?severity=errors")
+    page.wait_until_live()
+    before = first_titles(page, 1)
+    page.page.click("[data-list=events] > li:first-child summary")
+
+    record(quiet, ["no error"], severity="info")
+    record(quiet, ["a new one", "another new one"])
+    page.wait_for("document.querySelector('[data-show]').textContent === '2 new events: show'")
+    still = first_titles(page, 1)
+    page.page.click("[data-show]")
+    page.wait_for("document.querySelectorAll('[data-list=events] > li').length >= 4")
+
+    assert still == before
+    assert first_titles(page, 3) == ["another new one", "a new one", *before]
+    assert page.page.locator("[data-list=events] details[open]").count() == 1
+    page.page.wait_for_selector("[data-show]", state="hidden")
+    assert page.faults == []
+
+
+def test_a_page_of_older_events_announces_nothing(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/events/?at=system-1#system-1")
+    page.wait_until_live()
+    other = signed_in(quiet, open_page(quiet.url), "viewer")
+    other.page.goto(f"{quiet.url}/events/")
+    other.wait_until_live()
+
+    record(quiet, ["seen elsewhere"])
+    other.page.wait_for_selector("[data-show]:not([hidden])")
+
+    assert page.page.locator("[data-show]:not([hidden])").count() == 0
+    assert page.page.locator(".event.chosen").get_attribute("id") == "system-1"
+
+
+def test_the_inspector_shows_what_crosses_the_wire_and_what_one_sends_to_try_it(quiet, open_page):
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = signed_in(quiet, open_page(quiet.url, permissions=permissions), "admin")
+    browser = page.page
+    browser.goto(f"{quiet.url}/inspector/")
+    page.wait_until_live()
+    browser.wait_for_selector(".frame >> text=welcome")
+
+    browser.click("[data-test-event] button")
+    browser.wait_for_selector(".frame >> text=error_notification")
+    browser.select_option("[data-event]", "error_notification")
+    browser.wait_for_selector(".frame >> text=welcome", state="detached")
+    browser.click(".frame summary")
+    shown = json.loads(browser.inner_text(".frame pre"))
+    browser.click(".frame [data-copy-one]")
+    page.wait_for("document.querySelector('.frame [data-copy-one]').textContent.includes('Copied')")
+    copied = json.loads(browser.evaluate("navigator.clipboard.readText()"))
+
+    assert shown["data"]["title"] == "Test event from admin"
+    assert (copied["direction"], copied["frame"]) == ("in", shown)
+    assert f"{shown['stream']}#{shown['seq']}" in page.text(".frame summary")
+    assert page.faults == []
+
+
+def test_the_inspector_holds_still_while_it_is_paused_and_says_what_it_missed(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "admin")
+    browser = page.page
+    browser.goto(f"{quiet.url}/inspector/")
+    page.wait_until_live()
+    browser.wait_for_selector(".frame >> text=welcome")
+
+    browser.click("[data-pause]")
+    browser.click("[data-test-event] button")
+    page.wait_for("document.querySelector('[data-field=count]').textContent.includes('paused, 1 came meanwhile')")
+    missed = browser.locator(".frame >> text=error_notification").count()
+    browser.click("[data-pause]")
+    browser.click("[data-test-event] button")
+    browser.wait_for_selector(".frame >> text=error_notification")
+
+    assert missed == 0
+    assert browser.locator(".frame >> text=error_notification").count() == 1
+    assert page.faults == []
+
+
+def test_without_scripts_the_inspector_explains_itself_and_events_are_filtered(quiet, open_page):
+    page = open_page(quiet.url, java_script_enabled=False)
+    browser = page.page
+    browser.goto(f"{quiet.url}/sign-in/")
+    browser.fill("#code", quiet.prepare()["codes"]["viewer"])
+    browser.click("main [type=submit]")
+
+    browser.goto(f"{quiet.url}/inspector/")
+    explained = page.text("main")
+    browser.goto(f"{quiet.url}/events/")
+    browser.fill("[name=q]", "THE FIRST")
+    browser.click("main form.filters [type=submit]")
+
+    assert "without scripts there is none" in explained
+    assert first_titles(page, 2) == ["the first"]
