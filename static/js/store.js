@@ -2,6 +2,7 @@
 // those once an animation frame. Everything here is a state told by the server; nothing is made up in between.
 
 import { readingOf, tell } from "./feed.js";
+import { takeSnapshot, takeWork, workOf } from "./work.js";
 
 const FEED_LINES = 300;
 const OVER = new Set(["accepted", "rejected", "failed", "expired", "cancelled", "late"]);
@@ -30,12 +31,13 @@ export class Store {
     this.runs = byKey(state.runs, "run_id");
     this.rounds = byKey(state.rounds, "number");
     this.progress = byKey(state.progress, "assignment_id");
+    this.work = workOf(state);
     this.devices = byKey(state.devices, "device_id");
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
     this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
-    this.#touch("runs", "rounds", "progress", "devices", "feed");
+    this.#touch("runs", "rounds", "progress", "devices", "work", "feed");
   }
 
   /** Call `listener` whenever something has changed; `changed` says which slices. */
@@ -130,6 +132,7 @@ const REDUCERS = {
   },
 
   training_progress(store, data, frame) {
+    if (store.work && takeWork(store.work, data, frame)) store.touch("work");
     if (data.phase === "round_completed") {
       if (data.run_id === store.runId) completeRound(store, data);
     } else if (data.devices?.length) {
@@ -182,7 +185,8 @@ const REDUCERS = {
     }
     for (const part of data.progress) if (part.run_id === store.runId) takeProgress(store, part, {});
     for (const device of data.devices) store.devices.set(device.device_id, device);
-    store.touch("runs", "progress", "devices");
+    if (store.work) takeSnapshot(store.work, data);
+    store.touch("runs", "progress", "devices", "work");
   },
 };
 
