@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from fl.views import devices, live, runs, signing_in
+from fl.views import device, devices, enrollment, live, runs, signing_in
 
 urlpatterns = [
     path("", live.overview, name="overview"),
@@ -13,8 +13,10 @@ urlpatterns = [
     path("runs/<int:run_id>/", live.run, name="run"),
     path("runs/<int:run_id>/stop/", runs.stop_run, name="stop-run"),
     path("runs/<int:run_id>/<slug:command>/", runs.command_run, name="command-run"),
-    path("devices/", devices.device_list, name="device-list"),
-    path("devices/enrol/", devices.enroll_device, name="enroll-device"),
+    path("devices/", devices.list_devices, name="device-list"),
+    path("devices/enrol/", enrollment.enroll_device, name="enroll-device"),
+    path("devices/enrol/<int:token_id>/withdraw/", enrollment.withdraw_token, name="withdraw-token"),
+    path("devices/<int:device_id>/", device.show_device, name="device"),
     path("devices/<int:device_id>/<slug:command>/", devices.command_device, name="command-device"),
     path("login/", signing_in.Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
