@@ -39,24 +39,6 @@ async function readAgain() {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
-/** Take the rows of lists marked `data-reload` anew: those with forms in them are the server's to make. */
-let refreshing = false;
-async function refresh() {
-  if (refreshing) return;
-  refreshing = true;
-  try {
-    const fresh = await readAgain();
-    for (const list of document.querySelectorAll("[data-reload]")) {
-      const newer = fresh.querySelector(`[data-reload][data-list="${list.dataset.list}"]`);
-      if (newer) list.replaceChildren(...newer.children);
-    }
-    localizeTimes();
-    store.touch("devices");
-  } finally {
-    setTimeout(() => (refreshing = false), 1000);
-  }
-}
-
 /** Positions are lost: what is true now comes with the page, once for all of them, and the socket goes on from there. */
 let startingAgain = null;
 const startAgain = () => (startingAgain ??= readAndStart().finally(() => (startingAgain = null)));
@@ -121,6 +103,6 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 
 localizeTimes();
 socket.connect();
-parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, refresh })).filter(Boolean);
+parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket })).filter(Boolean);
 everySecond();
 store.touch("runs", "rounds", "progress", "devices");
