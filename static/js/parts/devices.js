@@ -26,6 +26,7 @@ export function mount(store) {
 
 function paintDevice(row, device, words, task, work) {
   setField(row, "name", device.name);
+  setAttribute(field(row, "name"), "href", `/devices/${device.device_id}/`);
   setField(row, "version", device.edge_version);
   // A device's own status is told when it comes and goes; what it does now is told by its part of the round.
   const now = { ...device, activity: work ? work.phase : "idle" };
