@@ -105,9 +105,11 @@ def test_the_numbers_of_devices_are_not_mixed_up():
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="the plan is SQLite's")
 def test_statuses_are_found_by_their_own_index():
-    wanted = _statuses_of(participant("shed").device)
+    told = _statuses_of(participant("shed").device)
+    in_the_strip = told.filter(timestamp__gte=NOW).order_by("timestamp", "seq")
+    before_it = told.filter(timestamp__lt=NOW).order_by("-timestamp", "-seq")
 
-    for query in (wanted.filter(timestamp__gte=NOW), wanted.filter(timestamp__lt=NOW).order_by("-timestamp", "-seq")):
+    for query in (in_the_strip, before_it):
         assert "event_device_status_at" in query.explain()
 
 
@@ -123,7 +125,8 @@ def test_rounds_are_told_with_what_became_of_them():
     refused = view_of(bad.device, at(10))
 
     assert (accepted.run_id, accepted.round, accepted.state, accepted.reason) == (run.pk, 1, "accepted", "")
-    assert (accepted.loss, accepted.accuracy, accepted.num_examples) == (0.25, 0.5, 40)
+    assert (accepted.loss, accepted.accuracy) == (0.25, 0.5)
+    assert accepted.num_examples == good.assignment().update.num_examples
     assert accepted.norm > 0
     assert accepted.duration_seconds == 7
     (rejected,) = refused.rounds

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from fl import devices
 from fl.exceptions import UpdateRefused
-from tests.builders import Participant, participant, started_run, step
+from tests.builders import crowd, participant, started_run, step
 from tests.fl.views.answers import state_of, text_of
 
 pytestmark = pytest.mark.django_db
@@ -155,7 +155,7 @@ def test_a_public_page_shows_no_key_and_no_names_of_people(client, settings):
 
 
 def test_the_page_takes_as_many_queries_however_much_there_is(viewer):
-    device: Participant = worker(rounds=1)
+    device = worker(rounds=1)
 
     def count():
         with CaptureQueriesContext(connection) as captured:
@@ -163,9 +163,10 @@ def test_the_page_takes_as_many_queries_however_much_there_is(viewer):
         return len([query for query in captured if not query["sql"].startswith(("SAVEPOINT", "RELEASE"))])
 
     before = count()
+    device.send(now=timezone.now())
     devices.suspend(device=device.device, reason="noise", now=timezone.now(), by=None)
     devices.reinstate(device=device.device, now=timezone.now(), by=None)
-    worker("another", rounds=1)
+    crowd(20)
 
     assert count() == before
     assert before <= 16
