@@ -3,7 +3,19 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from fl.views import audit, compare, devices, events, inspector, live, run_list, runs, signing_in
+from fl.views import (
+    audit,
+    compare,
+    device,
+    devices,
+    enrollment,
+    events,
+    inspector,
+    live,
+    run_list,
+    runs,
+    signing_in,
+)
 
 urlpatterns = [
     path("", live.overview, name="overview"),
@@ -16,8 +28,10 @@ urlpatterns = [
     path("runs/<int:run_id>/edit/", runs.edit_run, name="edit-run"),
     path("runs/<int:run_id>/stop/", runs.stop_run, name="stop-run"),
     path("runs/<int:run_id>/<slug:command>/", runs.command_run, name="command-run"),
-    path("devices/", devices.device_list, name="device-list"),
-    path("devices/enrol/", devices.enroll_device, name="enroll-device"),
+    path("devices/", devices.list_devices, name="device-list"),
+    path("devices/enrol/", enrollment.enroll_device, name="enroll-device"),
+    path("devices/enrol/<int:token_id>/withdraw/", enrollment.withdraw_token, name="withdraw-token"),
+    path("devices/<int:device_id>/", device.show_device, name="device"),
     path("devices/<int:device_id>/<slug:command>/", devices.command_device, name="command-device"),
     path("events/", events.event_list, name="event-list"),
     path("inspector/", inspector.inspector, name="inspector"),
