@@ -15,12 +15,17 @@ const PARTS = {
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
+  "heat-map": () => import("./parts/heat-map.js"),
+  models: () => import("./parts/models.js"),
   notices: () => import("./parts/notices.js"),
   pending: () => import("./parts/pending.js"),
   pill: () => import("./parts/connection.js"),
   ribbon: () => import("./parts/ribbon.js"),
   round: () => import("./parts/round.js"),
+  "round-detail": () => import("./parts/round-detail.js"),
   rounds: () => import("./parts/rounds.js"),
+  "rounds-table": () => import("./parts/rounds-table.js"),
+  "run-events": () => import("./parts/run-events.js"),
   runs: () => import("./parts/runs.js"),
 };
 const SIGNED_OUT = 4500;
