@@ -1,7 +1,7 @@
 """Who took part in which round of a run: what each device has done in all, and its end in each of the rounds shown."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,8 @@ def _all_parts(run: Run, newest: int) -> list[DeviceParts]:
     ]
 
 
-def _counted(run: Run) -> Collection[dict[str, Any]]:
+def _counted(run: Run) -> Iterable[Any]:
+    """Return a dict for each device that was ever selected, counted by the database."""
     ended = {
         str(state): Count("pk", filter=Q(state=state))
         for state in (

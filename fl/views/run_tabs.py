@@ -45,6 +45,7 @@ DEVICE_COLUMNS = (
 def devices(request: HttpRequest, run_id: int) -> HttpResponseBase:
     """Show who took part: `?from=` is the first round shown, `?sort=` a column, `-` before it for the largest first."""
     sort, descending = _sort_in(request.GET.get("sort", ""))
+    first = number_in(request.GET.get("from"))
     number = page_in(request)
     found = or_404(
         parts_queries.participation,
@@ -52,7 +53,7 @@ def devices(request: HttpRequest, run_id: int) -> HttpResponseBase:
         run_id,
         sort=sort,
         descending=descending,
-        first=number_in(request.GET.get("from")),
+        first=first,
         offset=(number - 1) * parts_queries.DEVICES_A_PAGE,
     )
     return shown_tab(
@@ -61,6 +62,7 @@ def devices(request: HttpRequest, run_id: int) -> HttpResponseBase:
         "runs/devices.html",
         found.head,
         found=found,
+        is_newest=first is None,
         map=heat_map(found),
         columns=DEVICE_COLUMNS,
         sort=sort,
@@ -69,7 +71,7 @@ def devices(request: HttpRequest, run_id: int) -> HttpResponseBase:
         newer=found.last + 1 if found.last < found.newest else None,
         step=STEP,
         row=ROW,
-        head=HEAD,
+        top=HEAD,
         number=number,
         has_next=number * parts_queries.DEVICES_A_PAGE < found.total,
     )

@@ -60,7 +60,7 @@ def test_a_public_dashboard_shows_every_tab_without_who_made_the_run(client, set
     assert [each for each in fingerprints if each[:12] in response.content.decode()] == []
 
 
-@pytest.mark.parametrize(("name", "word"), zip(["run", *TABS], [WORDS[0], *WORDS[1:]], strict=True))
+@pytest.mark.parametrize(("name", "word"), list(zip(["run", *TABS], WORDS, strict=True)))
 def test_every_tab_has_the_bar_and_says_which_it_is(viewer, name, word):
     run = after_one_round()
 
