@@ -49,8 +49,8 @@ def settings_of(run: Run) -> list[Setting]:
     """Return all settings of a run, with those of its strategy after its name and its steps after that."""
     found = []
     for name, (unit, meaning) in MEANINGS.items():
-        value = _shown(getattr(run, name))
-        found.append(Setting(name, value, unit if value != _shown(None) else "", meaning))
+        value = getattr(run, name)
+        found.append(Setting(name, _shown(value), _unit(unit, value), meaning))
         if name == "strategy":
             found += [*_of_strategy(run), *_of_steps(run)]
     return found
@@ -70,6 +70,13 @@ def _of_steps(run: Run) -> Iterator[Setting]:
         for name, value in sorted(step.get("config", {}).items()):
             parameter = known.parameters.get(name) if known else None
             yield Setting(f"{step['name']}.{name}", _shown(value), "", parameter.help if parameter else "")
+
+
+def _unit(unit: str, value: object) -> str:
+    """Return the unit in the singular for 1, and none for no limit."""
+    if value is None:
+        return ""
+    return unit.removesuffix("s") if value == 1 and len(unit) > 1 else unit
 
 
 def _shown(value: object) -> str:

@@ -32,7 +32,7 @@ def _kind(state: AssignmentState, hatching: str) -> Kind:
 KINDS = (
     _kind(AssignmentState.ACCEPTED, ""),
     _kind(AssignmentState.LATE, "M-1 1 1-1M0 6 6 0M5 7 7 5"),
-    _kind(AssignmentState.REJECTED, "M0 0 6 6M0 6 6 0"),
+    _kind(AssignmentState.REJECTED, "M0 3H6M3 0V6"),
     _kind(AssignmentState.FAILED, "M0 3H6"),
     _kind(AssignmentState.EXPIRED, "M3 0V6"),
     _kind(AssignmentState.CANCELLED, "M-1 5 1 7M0 0 6 6M5-1 7 1"),

@@ -106,7 +106,7 @@ def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
 
 
 def test_under_the_pointer_the_map_says_whose_part_of_which_round_it_is(signed_in):
-    page = signed_in("devices/")
+    page = signed_in("devices/?from=1")
     page.wait_for("(document.querySelector('[data-cells]')?.dataset.cells ?? '').startsWith('a')")
     box = page.page.locator(".map-cells").bounding_box()
 

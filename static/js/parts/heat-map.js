@@ -34,8 +34,10 @@ function showCell(root, event, words) {
   if (!svg) return;
   const names = [...root.querySelectorAll("[data-cells]")];
   const { left, top } = svg.getBoundingClientRect();
-  const { step, row, head, first } = Object.fromEntries(Object.entries(root.dataset).map(([name, value]) => [name, Number(value)]));
-  const found = cellAt(event.clientX - left, event.clientY - top, names.map((name) => name.dataset.cells), { step, row, head, first });
+  const { step, row, head } = root.dataset;
+  const { first } = root.querySelector('[data-fresh="map"]').dataset;
+  const place = { step: Number(step), row: Number(row), head: Number(head), first: Number(first) };
+  const found = cellAt(event.clientX - left, event.clientY - top, names.map((name) => name.dataset.cells), place);
   if (found) setField(root, "reading", `Round ${found.round}, ${names[found.line].textContent}: ${wordOf(found.letter, words).toLowerCase()}`);
 }
 

@@ -114,6 +114,7 @@ def test_every_setting_of_a_plan_is_shown_with_its_meaning(viewer):
     assert shown["fedprox.mu"] == "0.25"
     assert shown["clip_norm.max_norm"] == "2.5"
     assert shown["deadline_seconds"] == "33 s"
+    assert shown["local_epochs"] == "2 epochs"
     assert shown["task_digest"] == run.task_digest
 
 
