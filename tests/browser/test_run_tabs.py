@@ -97,7 +97,7 @@ def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
     page = signed_in("events/")
     first = page.page.get_attribute("[data-fresh=events] > li", "data-key")
 
-    page.page.click("[data-fresh=events] > li:first-child summary")
+    page.page.click(f"[data-key='{first}'] summary")
     page.page.evaluate("document.activeElement.blur()")
     page.page.mouse.move(2, 2)
     page.wait_for(f"document.querySelector('[data-fresh=events] > li').dataset.key !== '{first}'")
