@@ -120,6 +120,24 @@ def median_seconds(rounds: Iterable[RoundLine]) -> float | None:
     return durations[middle] if len(durations) % 2 else (durations[middle - 1] + durations[middle]) / 2
 
 
+def round_lines(run: Run, rounds: QuerySet[Round]) -> list[RoundLine]:
+    """Return some rounds of a run as lines, the first one first, in two queries.
+
+    Args:
+        rounds: may be cut to a page; nothing is read of others.
+    """
+    counted = list(_counted(Round.objects.filter(pk__in=rounds.values("pk"))).order_by("number"))
+    models = GlobalModel.objects.filter(round__in=counted, published_at__isnull=False)
+    by_round = {model.round_id: model for model in models}
+    return [_line(round_, by_round.get(round_.pk), run) for round_ in counted]
+
+
+def initial_line(run: Run) -> RoundLine | None:
+    """Return the initial evaluation as a line, once it is published."""
+    model = GlobalModel.objects.filter(run=run, version=0, published_at__isnull=False).first()
+    return _initial_line(model, run) if model else None
+
+
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
