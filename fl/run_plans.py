@@ -41,6 +41,8 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "momentum": ("", "Share of the last step that a device's next one keeps."),
     "public": ("", "Whether everybody may follow the run, on /ws."),
     "keep_updates": ("", "Whether the files of updates stay after their round."),
+    "tags": ("", "Words by which the run is found; they can be changed."),
+    "notes": ("", "What people wrote down about it; they can be changed."),
 }
 """Field of a run → unit and meaning, in the order in which pages show them."""
 
@@ -87,6 +89,8 @@ def _shown(value: object) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:.12g}"
+        case list():
+            return ", ".join(map(str, value))
         case _:
             return str(value)
 
@@ -150,6 +154,8 @@ def _toml(value: object) -> str:
             return str(value)
         case float():
             return repr(value)
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
         case _:
             # JSON's escapes are TOML's, but for DEL, which JSON lets stand.
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

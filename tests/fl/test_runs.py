@@ -9,7 +9,7 @@ from torch import nn
 
 from edge.tasks import TASKS, DataSource, Examples, OwnLoopTask
 from fl import runs
-from fl.exceptions import InvalidRun, TaskUnavailable, WrongMove
+from fl.exceptions import Invalid, InvalidRun, TaskUnavailable, WrongMove
 from fl.lifecycle import RunState
 from fl.models import Assignment, Event, Round, Run, Stream
 from fl.rounds import newest_model, open_round_of
@@ -409,7 +409,7 @@ def test_what_is_not_given_stays():
 def test_a_description_that_cannot_be_changes_nothing(changes, field):
     run = create(name="n", tags=["t"], notes="why")
 
-    with pytest.raises(InvalidRun) as refused:
+    with pytest.raises(Invalid) as refused:
         runs.describe_run(run=run, now=at(1), **{"name": "other", **changes})
 
     run.refresh_from_db()
