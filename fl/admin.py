@@ -1,4 +1,7 @@
-"""Django's admin over every table of `fl`: to look, and to act through the use cases; nobody edits a state by hand."""
+"""Django's admin over every table of `fl`: to look, and to act through the use cases; nobody edits a state by hand.
+
+People and their groups are edited here, and what is done to them is noted in the audit log.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,7 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
-from django.contrib.auth.models import User
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import GroupAdmin as StockGroupAdmin
+from django.contrib.auth.admin import UserAdmin as StockUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -18,6 +25,7 @@ from django.utils import timezone
 from fl.exceptions import FlError
 from fl.models import (
     Assignment,
+    AuditEntry,
     Device,
     DeviceTask,
     EnrollmentToken,
@@ -38,11 +46,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     _ModelAdmin = admin.ModelAdmin[Any]
+    _UserAdmin = StockUserAdmin[User]
     _TabularInline = admin.TabularInline[Any, Any]
     _ModelForm = forms.ModelForm[EnrollmentToken]
 else:
     # Django's classes take no parameters at run time.
     _ModelAdmin = admin.ModelAdmin
+    _UserAdmin = StockUserAdmin
     _ModelForm = forms.ModelForm
     _TabularInline = admin.TabularInline
 
@@ -304,6 +314,43 @@ class EnrollmentTokenAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "admin/fl/enrollmenttoken/issued.html", {**context, "text": obj.issued_text})
 
 
+# ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _NotedAdmin(_ModelAdmin):
+    """A table that is edited by hand; Django's log of it is what `fl.receivers` notes, in the same transaction."""
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        with transaction.atomic():
+            return super().response_action(request, queryset, *args, **kwargs)
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[LogEntry]:
+        """Log each by itself: what is stored in bulk sends no signal."""
+        log = super().log_deletions
+        rows = self.model._default_manager
+        return [entry for row in queryset for entry in log(request, rows.filter(pk=row.pk))]
+
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class UserAdmin(_NotedAdmin, _UserAdmin):
+    """People, as Django edits them."""
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        """Set somebody's password; that it was set is noted, or it is not set."""
+        with transaction.atomic():
+            return super().user_change_password(request, id, form_url)
+
+
+@admin.register(Group)
+class GroupAdmin(_NotedAdmin, StockGroupAdmin):
+    """Groups, as Django edits them; the three that are roles among them."""
+
+
 # ── the log, and the rest ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -321,6 +368,15 @@ class EventAdmin(ReadOnlyAdmin):
     @admin.display(description="Data")
     def payload(self, event: Event) -> str:
         return json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who did what; a page of its own (`/audit/`) filters and exports."""
+
+    list_display = ["at", "person_name", "act", "subject", "address", "door"]
+    list_filter = ["act", "door"]
+    search_fields = ["person_name", "subject"]
 
 
 @admin.register(Stream)

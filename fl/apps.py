@@ -12,6 +12,7 @@ class FlConfig(AppConfig):
 
     def ready(self) -> None:
         require_algorithm()
-        from fl import checks, roles  # noqa: F401 - checks register themselves
+        from fl import checks, receivers, roles  # noqa: F401 - checks register themselves
 
+        receivers.connect()
         post_migrate.connect(roles.make_groups, sender=self)

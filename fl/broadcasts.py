@@ -19,9 +19,11 @@ from django.db import connection
 from django.utils import timezone
 
 from edge.protocol import server
-from fl import events
+from fl import audit, events
+from fl.audit import Subject
 from fl.exceptions import Invalid, NotFound
 from fl.models import Event, Run, Stream
+from fl.models.audit import Act
 from fl.notifications import notify
 from fl.payloads import device_status, run_status
 from fl.visibility import AUDIENCES, audience_stream
@@ -60,6 +62,9 @@ def broadcast(
         message=message, level=level, sender=sender.get_username(), audiences=chosen, expires_at=expires_at
     )
     with events.transaction():
+        audit.note(
+            Act.BROADCAST_SEND, Subject(f"to {', '.join(chosen)}"), by=sender, now=now, detail=f"{level}: {message}"
+        )
         for audience in chosen:
             events.record(audience_stream(audience), payload, now)
     return payload

@@ -181,11 +181,14 @@ def _facts(round_: Round, states: Sequence[str], eligible: Sequence[Device]) -> 
     )
 
 
-def eligible_devices(run: Run, now: datetime) -> list[Device]:
+def eligible_devices(run: Run, now: datetime, *, even_at_work: bool = False) -> list[Device]:
     """Return the devices that could be selected for this run now, with their names and no more, in rising order of id.
 
     Active, online, idle, with the same task digest and protocol as the server, enough examples, and a training loop
     that can do what the strategy needs.
+
+    Args:
+        even_at_work: also those that are busy with an assignment now.
     """
     needs = required_support(run.strategy, run.strategy_config)
     offers = (
@@ -198,10 +201,13 @@ def eligible_devices(run: Run, now: datetime) -> list[Device]:
             tasks__digest=run.task_digest,
             tasks__num_examples__gte=run.min_examples,
         )
-        .exclude(pk__in=Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).order_by().values("device"))
         .order_by("pk")
         .values_list("pk", "name", "tasks__supports")
     )
+    if not even_at_work:
+        offers = offers.exclude(
+            pk__in=Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).order_by().values("device")
+        )
     return [Device(pk=pk, name=name) for pk, name, supports in offers if needs <= set(supports)]
 
 

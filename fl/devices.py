@@ -27,7 +27,8 @@ from edge.protocol import PROTOCOL, server
 from edge.protocol.client import Hello, TaskOffer
 from edge.protocol.enrollment import TokenText
 from edge.protocol.http import EnrollmentRequest
-from fl import events, signals
+from fl import audit, events, signals
+from fl.audit import Subject
 from fl.exceptions import (
     Conflict,
     DeviceBarred,
@@ -41,6 +42,7 @@ from fl.exceptions import (
 )
 from fl.lifecycle import DEVICE_MOVES, OPEN_ASSIGNMENTS, AssignmentState, DeviceState
 from fl.models import Assignment, Device, DeviceTask, EnrollmentToken, PresenceLease
+from fl.models.audit import Act
 from fl.notifications import notify
 from fl.payloads import device_status
 from fl.rounds import end_assignment, lock_run, tell_run
@@ -68,15 +70,18 @@ def issue_token(
     if lifetime <= timedelta(0):
         raise Invalid("a token must live longer than no time", field="lifetime")
     text = TokenText(id=secrets.token_hex(6), secret=secrets.token_urlsafe(32), fingerprint=server_key().fingerprint)
-    token = EnrollmentToken.objects.create(
-        token_id=text.id,
-        secret_hash=_hash(text.secret),
-        label=label,
-        auto_approve=auto_approve,
-        created_by=created_by,
-        created_at=now,
-        expires_at=now + lifetime,
-    )
+    with events.transaction():
+        token = EnrollmentToken.objects.create(
+            token_id=text.id,
+            secret_hash=_hash(text.secret),
+            label=label,
+            auto_approve=auto_approve,
+            created_by=created_by,
+            created_at=now,
+            expires_at=now + lifetime,
+        )
+        promised = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC{', approves at once' if auto_approve else ''}"
+        audit.note(Act.TOKEN_ISSUE, Subject.of(token), by=created_by, now=now, detail=promised)
     return token, text
 
 
@@ -181,7 +186,8 @@ def approve(*, device: Device, now: datetime, by: User | None) -> Device:
     Raises:
         WrongMove: it is not pending.
     """
-    return _move(device, (DeviceState.PENDING,), DeviceState.ACTIVE, reason=_by("approved", by), now=now)
+    act = Act.DEVICE_APPROVE
+    return _move(device, (DeviceState.PENDING,), DeviceState.ACTIVE, act, by, reason=_by("approved", by), now=now)
 
 
 def suspend(*, device: Device, reason: str, now: datetime, by: User | None) -> Device:
@@ -190,7 +196,9 @@ def suspend(*, device: Device, reason: str, now: datetime, by: User | None) -> D
     Raises:
         WrongMove: it is not active.
     """
-    return _move(device, (DeviceState.ACTIVE,), DeviceState.SUSPENDED, reason=reason or _by("suspended", by), now=now)
+    why = reason or _by("suspended", by)
+    act = Act.DEVICE_SUSPEND
+    return _move(device, (DeviceState.ACTIVE,), DeviceState.SUSPENDED, act, by, reason=why, now=now, detail=reason)
 
 
 def reinstate(*, device: Device, now: datetime, by: User | None) -> Device:
@@ -199,7 +207,8 @@ def reinstate(*, device: Device, now: datetime, by: User | None) -> Device:
     Raises:
         WrongMove: it is not suspended.
     """
-    return _move(device, (DeviceState.SUSPENDED,), DeviceState.ACTIVE, reason=_by("reinstated", by), now=now)
+    act = Act.DEVICE_REINSTATE
+    return _move(device, (DeviceState.SUSPENDED,), DeviceState.ACTIVE, act, by, reason=_by("reinstated", by), now=now)
 
 
 def revoke(*, device: Device, reason: str, now: datetime, by: User | None) -> Device:
@@ -209,7 +218,8 @@ def revoke(*, device: Device, reason: str, now: datetime, by: User | None) -> De
         WrongMove: it is revoked already.
     """
     allowed = tuple(state for state, moves in DEVICE_MOVES.items() if DeviceState.REVOKED in moves)
-    return _move(device, allowed, DeviceState.REVOKED, reason=reason or _by("revoked", by), now=now)
+    why = reason or _by("revoked", by)
+    return _move(device, allowed, DeviceState.REVOKED, Act.DEVICE_REVOKE, by, reason=why, now=now, detail=reason)
 
 
 def _by(what: str, by: User | None) -> str:
@@ -217,13 +227,22 @@ def _by(what: str, by: User | None) -> str:
 
 
 def _move(
-    device: Device, allowed: tuple[DeviceState, ...], state: DeviceState, *, reason: str, now: datetime
+    device: Device,
+    allowed: tuple[DeviceState, ...],
+    state: DeviceState,
+    act: Act,
+    by: User | None,
+    *,
+    reason: str,
+    now: datetime,
+    detail: str = "",
 ) -> Device:
     with events.transaction():
         moved = Device.objects.filter(pk=device.pk, state__in=allowed).update(state=state, state_reason=reason[:500])
         device.refresh_from_db()
         if not moved:
             raise WrongMove(f"the device {device.name}", current=device.state, wanted=state)
+        audit.note(act, Subject.of(device), by=by, now=now, detail=detail)
         if state is not DeviceState.ACTIVE:
             _cancel_assignment(device, reason=f"the device was {state}", now=now)
             on_commit(partial(signals.device_barred.send_robust, None, device_id=device.pk, reason=reason), robust=True)

@@ -7,7 +7,7 @@ same table as JSON and fill it the same way (static/js/feed.js); a test holds bo
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +49,8 @@ class Told:
     detail: str
     tone: str
     icon: str
+    count: int = 1
+    """How many equal ones it stands for."""
 
 
 RUN_WORDS = {
@@ -79,6 +81,12 @@ ASSIGNMENT_WORDS: dict[str, Word] = {
     AssignmentState.CANCELLED: Word("Cancelled", "plain", "ban"),
     AssignmentState.LATE: Word("Late", "warn", "clock"),
 }
+TROUBLED = (
+    *(AssignmentState.REJECTED, AssignmentState.FAILED, AssignmentState.EXPIRED, AssignmentState.LATE),
+    AssignmentState.CANCELLED,
+)
+"""Devices of a round in these states stand before the others, which keep the order of their names: rows that jump
+whenever a device gets further cannot be read."""
 DEVICE_WORDS: dict[str, Word] = {
     DeviceState.PENDING: Word("Waits for approval", "warn", "clock"),
     DeviceState.SUSPENDED: Word("Suspended", "warn", "ban"),
@@ -164,6 +172,16 @@ def loss(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def points(difference: float | None) -> str:
+    """Write a difference of two shares in percentage points, with its sign: +0.62 pp, −1.20 pp; nothing for none."""
+    return "" if difference is None else f"{difference * 100:+.2f} pp".replace("-", "−")
+
+
+def change(difference: float | None) -> str:
+    """Write a difference of two losses with its sign: +0.0074, −0.0031; nothing for none."""
+    return "" if difference is None else f"{difference:+.4f}".replace("-", "−")
+
+
 def seconds(value: float | None) -> str:
     """Write a duration: 0.42 s, 40.6 s, 2 min 5 s, 1 h 3 min; nothing for none."""
     if value is None:
@@ -201,6 +219,8 @@ def some(value: float | None) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": percent,
     "loss": loss,
+    "points": points,
+    "change": change,
     "seconds": seconds,
     "int": integer,
     "bytes": size,
@@ -237,7 +257,7 @@ def find_key(event: str, data: Data) -> str:
 
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
-    return [told for _, told in tell_each(events) if told is not None][::-1]
+    return fold([told for _, told in tell_each(events) if told is not None][::-1])
 
 
 def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
@@ -260,6 +280,24 @@ def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
         yield event, _told(event, line, title, data)
 
 
+def fold(told: Iterable[Told]) -> list[Told]:
+    """Make one line of equal troubles that follow each other, newest first: the newest, with how many they are."""
+    folded: list[Told] = []
+    for line in told:
+        newer = folded[-1] if folded else None
+        if newer and line.tone in TROUBLE and (line.title, line.detail) == (newer.title, newer.detail):
+            folded[-1] = replace(newer, count=newer.count + line.count)
+        else:
+            folded.append(line)
+    return folded
+
+
+TROUBLE = ("warn", "bad")
+"""Tones of lines that want a look."""
+SEVERITIES = {"": ("plain", "good", "busy", "work", "off", *TROUBLE), "warnings": TROUBLE, "errors": ("bad",)}
+"""What a feed can be narrowed to: tones by choice; "" is everything."""
+
+
 def _told(event: Event, line: Line, title: str, data: Data) -> Told:
     return Told(
         stream=event.stream_id,
@@ -269,6 +307,7 @@ def _told(event: Event, line: Line, title: str, data: Data) -> Told:
         detail=", ".join(part for part in (fill(text, data) for text in line.detail) if part),
         tone=line.tone,
         icon=line.icon,
+        count=data.get("count", 1) if event.event == "error_notification" else 1,
     )
 
 
@@ -279,6 +318,7 @@ def vocabulary() -> dict[str, Any]:
         "round": ROUND_WORDS,
         "assignment": ASSIGNMENT_WORDS,
         "device": DEVICE_WORDS,
+        "troubled": TROUBLED,
         "lines": LINES,
         "keys": KEYS,
     }

@@ -1,26 +1,19 @@
 """The forms of the pages: they read what was typed; whether it can be is for the use cases to say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 
+from fl.models import Run
 from fl.models.run import MAX_SEED
-from fl.runs import RunPlan
-from fl.strategies import STRATEGIES
+from fl.runs import LONGEST_TAG, MAX_TAGS, RunPlan
+from fl.strategies import STEPS, STRATEGIES, Parameter, Step, Strategy
 from fl.tasks import task_names
 
 LIFETIMES = {"900": "15 minutes", "3600": "1 hour", "86400": "1 day"}
-ADVANCED = (
-    "cohort_wait_seconds",
-    "deadline_seconds",
-    "min_examples",
-    "max_update_norm",
-    "seed",
-    "public",
-    "keep_updates",
-)
 
 
 class EnrollForm(forms.Form):
@@ -45,98 +38,269 @@ class EnrollForm(forms.Form):
         return timedelta(seconds=int(self.cleaned_data["lifetime"]))
 
 
-class NewRunForm(forms.Form):
+class DescribedForm(forms.Form):
+    """How a run is called, tagged and noted: what may change at any time."""
+
+    name = forms.CharField(max_length=100, label="Name", help_text="Up to 100 characters; it need not be unique.")
+    tags = forms.CharField(
+        max_length=MAX_TAGS * (LONGEST_TAG + 2),
+        required=False,
+        label="Tags",
+        help_text=f"Up to {MAX_TAGS} short words with commas between them, to find the run again.",
+    )
+    notes = forms.CharField(
+        max_length=2000,
+        required=False,
+        label="Notes",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Why this run, what to look at; up to 2,000 characters.",
+    )
+
+    def typed_tags(self) -> list[str]:
+        """Return the tags as they were typed."""
+        return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
+
+
+class EditRunForm(DescribedForm):
+    """A run's description, for `describe_run`."""
+
+    def description(self) -> dict[str, Any]:
+        """Return what was typed."""
+        return {**self.cleaned_data, "tags": self.typed_tags()}
+
+
+@dataclass(frozen=True)
+class Whom:
+    """Who is looked for: the criteria by which devices qualify, and how many a round needs."""
+
+    criteria: dict[str, Any]
+    quorum: int
+    cohort_size: int
+
+
+class NewRunForm(DescribedForm):
     """A run's plan; what is left empty is the task's own default."""
 
-    name = forms.CharField(max_length=100, label="Name")
-    task = forms.ChoiceField(label="Task", help_text="Model, data and metrics; devices must offer it.")
+    task = forms.ChoiceField(label="Task", help_text="Model, data and metrics. Only devices that offer it take part.")
     strategy = forms.ChoiceField(
-        choices=[(name, f"{name}: {strategy.description}") for name, strategy in STRATEGIES.items()],
+        choices=[(name, name) for name in STRATEGIES],
+        widget=forms.RadioSelect,
         label="Strategy",
-        help_text="How updates become the next global model.",
+        help_text="How the devices’ updates become the next global model.",
     )
-    rounds = forms.IntegerField(min_value=1, initial=20, label="Rounds")
+    rounds = forms.IntegerField(
+        min_value=1,
+        initial=20,
+        label="Rounds",
+        help_text="How often the devices train and the model is renewed: from 1.",
+    )
     cohort_size = forms.IntegerField(
-        min_value=1, initial=2, label="Devices in a round", help_text="A round starts when so many are ready."
+        min_value=1, initial=2, label="Devices in a round", help_text="A round starts when so many are ready: from 1."
     )
     quorum = forms.IntegerField(
         min_value=1,
         required=False,
         label="Quorum",
-        help_text="Updates that a round needs to count. Empty: all of them.",
+        help_text="Updates that a round needs to count: from 1 to the devices in a round. Empty: all of them.",
+    )
+    min_examples = forms.IntegerField(
+        min_value=1,
+        max_value=2**31 - 1,
+        initial=1,
+        label="Least examples",
+        help_text="Devices that have fewer examples of the task are not selected: from 1.",
     )
     local_epochs = forms.IntegerField(
-        min_value=1, required=False, label="Local epochs", help_text="Empty: the task's own."
+        min_value=1,
+        required=False,
+        label="Local epochs",
+        help_text="How often a device goes through its data in a round: from 1. Empty: the task’s own.",
     )
-    batch_size = forms.IntegerField(min_value=1, required=False, label="Batch size", help_text="Empty: the task's own.")
-    learning_rate = forms.FloatField(required=False, label="Learning rate", help_text="Empty: the task's own.")
-    momentum = forms.FloatField(required=False, label="Momentum", help_text="Empty: the task's own.")
+    batch_size = forms.IntegerField(
+        min_value=1, required=False, label="Batch size", help_text="Examples in a batch: from 1. Empty: the task’s own."
+    )
+    learning_rate = forms.FloatField(
+        required=False,
+        label="Learning rate",
+        help_text="How far a device steps at each batch: above 0, often 0.001 to 0.5. Empty: the task’s own.",
+    )
+    momentum = forms.FloatField(
+        required=False,
+        label="Momentum",
+        help_text="How much of the last step is kept: from 0 to below 1. Empty: the task’s own.",
+    )
     cohort_wait_seconds = forms.FloatField(
         min_value=0,
         initial=30,
         label="Patience, in seconds",
-        help_text="After this long a round starts with fewer devices, if the quorum is there.",
+        help_text="After this long a round starts with fewer devices, if the quorum is there: from 0.",
     )
     deadline_seconds = forms.FloatField(
-        min_value=0.1, initial=600, label="Deadline, in seconds", help_text="How long the devices of a round may train."
-    )
-    min_examples = forms.IntegerField(
-        min_value=1, initial=1, label="Least examples", help_text="Devices with fewer are not selected."
+        min_value=0.1,
+        initial=600,
+        label="Deadline, in seconds",
+        help_text="How long the devices of a round may train: from 0.1.",
     )
     max_update_norm = forms.FloatField(
         min_value=0,
         required=False,
         label="Largest update norm",
-        help_text="Larger updates are rejected. Empty: no limit.",
+        help_text="Updates whose L2 norm is larger are rejected: from 0. Empty: no limit.",
     )
     seed = forms.IntegerField(
         min_value=0,
         max_value=MAX_SEED,
         initial=0,
         label="Seed",
-        help_text="The same seed and devices give the same model.",
+        help_text="A whole number from 0. The same seed and devices give the same model.",
     )
-    public = forms.BooleanField(required=False, label="Public", help_text="Everybody may follow it, on /ws.")
+    public = forms.BooleanField(
+        required=False, label="Public", help_text="Everybody may follow the run on /ws, without signing in."
+    )
     keep_updates = forms.BooleanField(
-        required=False, label="Keep updates", help_text="Keep the devices' update files after each round."
+        required=False,
+        label="Keep updates",
+        help_text="Keep the devices’ update files after each round; they take room on the disk.",
     )
     start = forms.BooleanField(required=False, initial=True, label="Start it at once")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        task_field, start = self.fields["task"], self.fields.pop("start")
-        if isinstance(task_field, forms.ChoiceField):
-            task_field.choices = [(name, name) for name in task_names()]
-        for strategy in STRATEGIES.values():
-            for name, parameter in strategy.parameters.items():
-                self.fields[f"{strategy.name}-{name}"] = forms.FloatField(
-                    required=False,
-                    min_value=parameter.minimum,
-                    max_value=parameter.maximum,
-                    initial=parameter.default,
-                    label=f"{strategy.name}: {name}",
-                    help_text=parameter.help,
-                )
-        self.fields["start"] = start
+    ABOUT = ("name", "task", "tags", "notes")
+    ROUNDS = ("rounds", "cohort_size", "quorum", "min_examples")
+    TRAINING = ("local_epochs", "batch_size", "learning_rate", "momentum")
+    ADVANCED = ("cohort_wait_seconds", "deadline_seconds", "max_update_norm", "seed", "public", "keep_updates")
 
-    def parameter_fields(self) -> Iterator[forms.BoundField]:
-        """Yield the fields of strategies' parameters."""
-        return (self[name] for name in self.fields if "-" in name)
+    def __init__(self, data: Mapping[str, Any] | None = None, *, earlier: Run | None = None) -> None:
+        """Make the form.
+
+        Args:
+            earlier: the run that is to be repeated, from which the fields are filled.
+        """
+        super().__init__(data)
+        names = task_names()
+        self.lost = [] if earlier is None else list(_lost(earlier, names))
+        """What of the earlier run cannot be repeated here, a sentence each."""
+        task_field = self.fields["task"]
+        if isinstance(task_field, forms.ChoiceField):
+            task_field.choices = [(name, name) for name in names]
+        for strategy in STRATEGIES.values():
+            self._add_parameters(strategy.name, strategy.parameters)
+        for step in STEPS.values():
+            self.fields[f"step-{step.name}"] = forms.BooleanField(required=False, label=step.name)
+            self._add_parameters(f"step-{step.name}", step.parameters)
+        self.initial = {} if earlier is None else _values_of(earlier)
+        if self.initial.get("task") not in names:
+            self.initial["task"] = names[0] if names else None
+        if self.initial.get("strategy") not in STRATEGIES:
+            self.initial["strategy"] = RunPlan.strategy
+
+    def _add_parameters(self, owner: str, parameters: Mapping[str, Parameter]) -> None:
+        for name, parameter in parameters.items():
+            self.fields[f"{owner}-{name}"] = forms.FloatField(
+                required=False,
+                min_value=parameter.minimum,
+                max_value=parameter.maximum,
+                initial=parameter.default,
+                label=name,
+                help_text=f"{parameter.help}; from {parameter.minimum:g} to {parameter.maximum:g}.",
+            )
+
+    def clean(self) -> dict[str, Any]:
+        """Forget what is wrong with parameters that do not count: nobody sees them."""
+        strategy = self.cleaned_data.get("strategy")
+        for name in list(self.errors):
+            owner, _, parameter = name.rpartition("-")
+            is_ticked = owner.startswith("step-") and self.cleaned_data.get(owner)
+            if parameter and owner and owner != strategy and not is_ticked:
+                del self.errors[name]
+        return self.cleaned_data
+
+    # ── what the page shows ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def about_fields(self) -> Iterator[forms.BoundField]:
+        """Yield the fields that say what it is."""
+        return (self[name] for name in self.ABOUT)
+
+    def round_fields(self) -> Iterator[forms.BoundField]:
+        """Yield the fields that say who takes part, and how often."""
+        return (self[name] for name in self.ROUNDS)
+
+    def training_fields(self) -> Iterator[forms.BoundField]:
+        """Yield the fields that say how devices train."""
+        return (self[name] for name in self.TRAINING)
 
     def advanced_fields(self) -> Iterator[forms.BoundField]:
         """Yield the fields that a first run leaves alone."""
-        return (self[name] for name in ADVANCED)
+        return (self[name] for name in self.ADVANCED)
 
-    def basic_fields(self) -> Iterator[forms.BoundField]:
-        """Yield all other fields, but for `start`."""
-        return (self[name] for name in self.fields if "-" not in name and name not in (*ADVANCED, "start"))
+    def strategies(self) -> Iterator[tuple[Strategy, list[forms.BoundField]]]:
+        """Yield the strategies with the fields of their parameters."""
+        return ((each, self._parameters(each.name, each.parameters)) for each in STRATEGIES.values())
+
+    def steps(self) -> Iterator[tuple[Step, forms.BoundField, list[forms.BoundField]]]:
+        """Yield the steps before a strategy, each with what ticks it and the fields of its parameters."""
+        for step in STEPS.values():
+            owner = f"step-{step.name}"
+            yield step, self[owner], self._parameters(owner, step.parameters)
+
+    def advanced_wrong(self) -> bool:
+        """Say whether something is wrong with a field that is folded away."""
+        return any(name in self.ADVANCED or name.startswith("step-") for name in self.errors)
+
+    def _parameters(self, owner: str, parameters: Mapping[str, Parameter]) -> list[forms.BoundField]:
+        return [self[f"{owner}-{name}"] for name in parameters]
+
+    # ── what was typed ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def whom(self) -> Whom | None:
+        """Return whom the form, as it is filled in now, looks for; None where it does not say."""
+        cohort_size, strategy = self._value("cohort_size"), self._value("strategy")
+        criteria = {"task": self._value("task"), "strategy": strategy, "min_examples": self._value("min_examples")}
+        if cohort_size is None or None in criteria.values():
+            return None
+        criteria["strategy_config"] = self._config(strategy)
+        return Whom(criteria, quorum=self._value("quorum") or cohort_size, cohort_size=cohort_size)
 
     def plan(self) -> RunPlan:
-        """Return what was typed as a plan; parameters of other strategies are left out."""
-        values = dict(self.cleaned_data)
-        values.pop("start")
-        prefix = f"{values['strategy']}-"
-        typed = {name: value for name, value in values.items() if "-" in name}
-        config = {name.removeprefix(prefix): value for name, value in typed.items() if name.startswith(prefix)}
-        plain = {name: value for name, value in values.items() if "-" not in name}
-        return RunPlan(**plain, strategy_config={name: value for name, value in config.items() if value is not None})
+        """Return what was typed as a plan; parameters of other strategies and of steps not ticked are left out."""
+        values = {name: value for name, value in self.cleaned_data.items() if "-" not in name and name != "start"}
+        ticked = [step.name for step in STEPS.values() if self.cleaned_data[f"step-{step.name}"]]
+        return RunPlan(
+            **{**values, "tags": self.typed_tags()},
+            strategy_config=self._config(values["strategy"]),
+            steps=[{"name": name, "config": self._config(f"step-{name}")} for name in ticked],
+        )
+
+    def _value(self, name: str) -> Any:
+        if self.is_bound:
+            return self.cleaned_data.get(name)
+        return self.get_initial_for_field(self.fields[name], name)
+
+    def _config(self, owner: str) -> dict[str, float]:
+        names = [name for name in self.fields if name.rpartition("-")[0] == owner]
+        values = {name.rpartition("-")[2]: self._value(name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _values_of(run: Run) -> dict[str, Any]:
+    """Return a run's plan as the form's fields have it."""
+    names = (*NewRunForm.ABOUT, *NewRunForm.ROUNDS, *NewRunForm.TRAINING, *NewRunForm.ADVANCED, "strategy")
+    values = {name: getattr(run, name) for name in names}
+    values |= {"name": f"{run.name.removesuffix(' again')[:94]} again", "tags": ", ".join(run.tags)}
+    values |= {f"{run.strategy}-{name}": value for name, value in run.strategy_config.items()}
+    for step in run.steps:
+        values[f"step-{step['name']}"] = True
+        values |= {f"step-{step['name']}-{name}": value for name, value in step.get("config", {}).items()}
+    return values
+
+
+def _lost(run: Run, tasks: list[str]) -> Iterator[str]:
+    """Say what of an earlier run the form cannot repeat."""
+    if run.task not in tasks:
+        yield f"This server does not have the task {run.task} any more."
+    if run.strategy not in STRATEGIES:
+        yield f"There is no strategy {run.strategy} any more."
+    steps = [step["name"] for step in run.steps]
+    if unknown := sorted(set(steps) - set(STEPS)):
+        yield f"There is no step {', '.join(unknown)} any more."
+    elif steps != [name for name in STEPS if name in steps]:
+        yield "Its steps came in an order, or as often, as only the API can say."

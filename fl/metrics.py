@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 Spread = dict[str, float | None]
 
@@ -44,19 +45,49 @@ def spreads_of(reports: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, 
     return spreads
 
 
-def score(metrics: Mapping[str, float | None] | None, device_metrics: Mapping[str, Spread]) -> float | None:
-    """Return the number that the best model has most of: accuracy, else loss turned round.
+@dataclass(frozen=True)
+class Headline:
+    """The one number that stands for a model: its accuracy, else its loss; finite."""
+
+    name: str
+    value: float
+    on_devices: bool
+    """It is the devices' weighted mean: the server has no data of the task."""
+
+
+SIGNS: Mapping[str, float] = {"accuracy": 1.0, "loss": -1.0}
+"""The metrics that a headline may be, first choice first → whether more of it is better."""
+
+
+def measured(
+    metrics: Mapping[str, float | None] | None, device_metrics: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """Return what counts as measured of a model, None where it is not finite.
 
     The server's evaluation counts; where the server has no data of the task, the devices' weighted means do.
-    None where nothing finite was measured.
+
+    Args:
+        metrics: the server's evaluation, or None.
+        device_metrics: metric → spread over the devices.
     """
-    measured: dict[str, float | None]
-    if metrics is not None:
-        measured = dict(metrics)
-    else:
-        measured = {name: spread["mean"] for name, spread in device_metrics.items()}
-    for name, sign in (("accuracy", 1.0), ("loss", -1.0)):
-        value = measured.get(name)
-        if value is not None and math.isfinite(value):
-            return sign * value
+    if metrics is None:
+        metrics = {name: spread["mean"] for name, spread in device_metrics.items()}
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def headline(
+    metrics: Mapping[str, float | None] | None, device_metrics: Mapping[str, Mapping[str, float | None]]
+) -> Headline | None:
+    """Return what stands for a model of all that was `measured`; None where nothing finite was."""
+    found = measured(metrics, device_metrics)
+    for name in SIGNS:
+        value = found.get(name)
+        if value is not None:
+            return Headline(name, value, on_devices=metrics is None)
     return None
+
+
+def score(metrics: Mapping[str, float | None] | None, device_metrics: Mapping[str, Spread]) -> float | None:
+    """Return the number that the best model has most of: its headline, loss turned round; None where it has none."""
+    found = headline(metrics, device_metrics)
+    return None if found is None else SIGNS[found.name] * found.value

@@ -1,7 +1,8 @@
-"""Use cases of runs: create, start, pause, resume, stop."""
+"""Use cases of runs: create, describe, start, pause, resume, stop."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,12 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
 from edge.tasks import missing_support
-from fl import events
+from fl import audit, events
+from fl.audit import Subject
 from fl.exceptions import InvalidRun, WrongMove
 from fl.lifecycle import RoundState, RunState
 from fl.models import Run
+from fl.models.audit import Act
 from fl.rounds import end_round, lock_run, move_run, open_round_of, settle_run, tell_run
 from fl.strategies import StepChoice, StrategyError, check_config, check_step, find_strategy, required_support
 from fl.tasks import digest_of_task, task_named
@@ -42,6 +45,13 @@ class RunPlan:
     max_update_norm: float | None = None
     public: bool = False
     keep_updates: bool = False
+    tags: Sequence[str] = ()
+    notes: str = ""
+
+
+MAX_TAGS = 10
+LONGEST_TAG = 40
+"""Characters."""
 
 
 def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
@@ -58,6 +68,7 @@ def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
             values[name] = getattr(task.defaults, name)
     values["quorum"] = plan.cohort_size if plan.quorum is None else plan.quorum
     values["steps"] = list(plan.steps)
+    values["tags"] = checked_tags(plan.tags)
     _check_numbers(values)
     values["strategy_config"] = _checked_strategy(plan)
     if lacking := missing_support(task, required_support(plan.strategy, plan.strategy_config)):
@@ -67,16 +78,76 @@ def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
             action="choose another strategy, or declare the support in the task's training loop",
         )
     run = Run(task_digest=digest_of_task(plan.task), created_by=created_by, created_at=now, **values)
-    try:
+    with _told_by_field():
         run.full_clean(exclude=["created_by"])
-    except ValidationError as error:
-        field_name, messages = next(iter(error.message_dict.items()))
-        raise InvalidRun(f"{field_name}: {messages[0]}", field=field_name) from error
     with events.transaction():
         run.save()
         events.open_stream(run.stream, task=run.task, public=run.public)
+        planned = f"{run.task}, {run.strategy}, rounds: {run.rounds}, devices in a round: {run.cohort_size}"
+        audit.note(Act.RUN_CREATE, Subject.of(run), by=created_by, now=now, detail=planned)
         tell_run(run, now)
     return run
+
+
+def describe_run(
+    *,
+    run: Run,
+    now: datetime,
+    by: User | None = None,
+    name: str | None = None,
+    tags: Sequence[str] | None = None,
+    notes: str | None = None,
+) -> Run:
+    """Change how a run is called, tagged and noted, whatever its state; what is None stays. A new name is told.
+
+    Raises:
+        InvalidRun: the name is empty or too long, a tag cannot be, or the notes are too long.
+        NotFound: there is no such run.
+    """
+    with events.transaction():
+        locked = lock_run(run.pk)
+        before = locked.name
+        locked.name = before if name is None else name.strip()
+        locked.tags = locked.tags if tags is None else checked_tags(tags)
+        locked.notes = locked.notes if notes is None else notes.strip()
+        with _told_by_field():
+            locked.clean_fields(exclude={field.name for field in Run._meta.fields} - {"name", "tags", "notes"})
+        locked.save(update_fields=["name", "tags", "notes"])
+        audit.note(Act.RUN_DESCRIBE, Subject.of(locked), by=by, now=now, detail=f"before: {before}")
+        if locked.name != before:
+            tell_run(locked, now)
+    return locked
+
+
+def checked_tags(tags: Sequence[str]) -> list[str]:
+    """Return tags without blanks around them and without repetitions, upper and lower case being the same.
+
+    Raises:
+        InvalidRun: there are more than MAX_TAGS, or one is longer than LONGEST_TAG or has a comma in it.
+    """
+    kept: dict[str, str] = {}
+    for tag in tags:
+        word = " ".join(tag.split())
+        if len(word) > LONGEST_TAG or "," in word:
+            raise InvalidRun(
+                f"the tag {word[:LONGEST_TAG]!r} cannot be: a tag has at most {LONGEST_TAG} characters and no comma",
+                field="tags",
+            )
+        if word:
+            kept.setdefault(word.casefold(), word)
+    if len(kept) > MAX_TAGS:
+        raise InvalidRun(f"{len(kept)} tags are too many", field="tags", action=f"keep at most {MAX_TAGS}")
+    return list(kept.values())
+
+
+@contextmanager
+def _told_by_field() -> Iterator[None]:
+    """Tell the first of Django's own complaints as ours."""
+    try:
+        yield
+    except ValidationError as error:
+        field_name, messages = next(iter(error.message_dict.items()))
+        raise InvalidRun(f"{field_name}: {messages[0]}", field=field_name) from error
 
 
 def _check_numbers(values: dict[str, Any]) -> None:
@@ -113,7 +184,7 @@ def start_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not pending.
     """
-    return _move(run, RunState.PENDING, RunState.RUNNING, now)
+    return _move(run, RunState.PENDING, RunState.RUNNING, Act.RUN_START, by, now)
 
 
 def pause_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
@@ -122,7 +193,8 @@ def pause_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not running.
     """
-    return _move(run, RunState.RUNNING, RunState.PAUSED, now, reason=f"paused by {by.get_username()}" if by else "")
+    reason = f"paused by {by.get_username()}" if by else ""
+    return _move(run, RunState.RUNNING, RunState.PAUSED, Act.RUN_PAUSE, by, now, reason=reason)
 
 
 def resume_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
@@ -131,14 +203,17 @@ def resume_run(*, run: Run, now: datetime, by: User | None = None) -> Run:
     Raises:
         WrongMove: it is not paused.
     """
-    return _move(run, RunState.PAUSED, RunState.RUNNING, now)
+    return _move(run, RunState.PAUSED, RunState.RUNNING, Act.RUN_RESUME, by, now)
 
 
-def _move(run: Run, origin: RunState, state: RunState, now: datetime, *, reason: str = "") -> Run:
+def _move(
+    run: Run, origin: RunState, state: RunState, act: Act, by: User | None, now: datetime, *, reason: str = ""
+) -> Run:
     with events.transaction():
         locked = lock_run(run.pk)
         if locked.state != origin:
             raise WrongMove(f"run {run.label}", current=locked.state, wanted=state)
+        audit.note(act, Subject.of(locked), by=by, now=now)
         move_run(locked, state, now=now, reason=reason)
         settle_run(locked, now=now)
         events.wake_coordinators()
@@ -157,7 +232,10 @@ def stop_run(*, run: Run, now: datetime, by: User | None = None, after_round: bo
             raise WrongMove(f"run {run.label}", current=locked.state, wanted=RunState.STOPPED)
         current = open_round_of(locked)
         who = f" by {by.get_username()}" if by else ""
-        if after_round and current is not None and current.state != RoundState.PENDING:
+        waits = after_round and current is not None and current.state != RoundState.PENDING
+        when = "after this round" if waits else "now"
+        audit.note(Act.RUN_STOP, Subject.of(locked), by=by, now=now, detail=when)
+        if waits:
             Run.objects.filter(pk=locked.pk).update(stop_after_round=True, reason=f"stopping after this round{who}")
             locked.refresh_from_db()
             tell_run(locked, now)

@@ -3,14 +3,15 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.db import connection, transaction
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, ModelAggregation, Position, Snapshot
 from fl.assignments import open_assignment_of
 from fl.lifecycle import OPEN_ASSIGNMENTS
-from fl.models import Assignment, Device, GlobalModel, Round
+from fl.models import Assignment, Device, GlobalModel, Round, Run
 from fl.payloads import (
     assignment_message,
     assignment_progress,
@@ -81,24 +82,40 @@ def snapshot_for(principal: Principal) -> Snapshot:
 
 def _runs_and_models(principal: Principal) -> tuple[list[FlStatusUpdate], list[ModelAggregation]]:
     """Return the newest runs and the newest published version of each."""
+    visible = runs_for(principal).select_related("best_model").order_by("-pk")
+    standings = standings_of(list(with_newest(visible)[:MAX_RUNS]))
+    models = [model_completed_from(each.model, each.states) for each in standings if each.model]
+    return [each.status for each in standings], models
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run as it stands: its newest published model, and the states of the assignments that made it."""
+
+    run: Run
+    status: FlStatusUpdate
+    model: GlobalModel | None
+    states: list[str]
+
+
+def with_newest(runs: QuerySet[Run]) -> QuerySet[Run]:
+    """Let runs be read with what `standings_of` needs: the keys of their newest round and newest published model."""
     mine = Round.objects.filter(run=OuterRef("pk")).order_by("-number").values("pk")
     published = GlobalModel.objects.filter(run=OuterRef("pk"), published_at__isnull=False).order_by("-version")
-    visible = runs_for(principal).select_related("best_model").order_by("-pk")
-    runs = list(visible.annotate(round_pk=Subquery(mine[:1]), model_pk=Subquery(published.values("pk")[:1]))[:MAX_RUNS])
+    return runs.annotate(round_pk=Subquery(mine[:1]), model_pk=Subquery(published.values("pk")[:1]))
+
+
+def standings_of(runs: Sequence[Run]) -> list[Standing]:
+    """Read how runs stand, in three queries; they come from `with_newest`, and with their best model."""
     rounds = Round.objects.in_bulk([vars(run)["round_pk"] for run in runs])
     models = GlobalModel.objects.select_related("run", "round").in_bulk([vars(run)["model_pk"] for run in runs])
     states = _states_of({*rounds, *(model.round_id for model in models.values() if model.round_id)})
-    statuses = [
-        run_status_from(
-            run,
-            rounds.get(vars(run)["round_pk"]),
-            states[vars(run)["round_pk"]],
-            models.get(vars(run)["model_pk"]),
-        )
-        for run in runs
-    ]
-    newest = [models[vars(run)["model_pk"]] for run in runs if vars(run)["model_pk"] in models]
-    return statuses, [model_completed_from(model, states[model.round_id]) for model in newest]
+    standings = []
+    for run in runs:
+        round_pk, model = vars(run)["round_pk"], models.get(vars(run)["model_pk"])
+        status = run_status_from(run, rounds.get(round_pk), states[round_pk], model)
+        standings.append(Standing(run, status, model, states[model.round_id] if model else []))
+    return standings
 
 
 def _states_of(round_ids: Collection[int]) -> dict[int | None, list[str]]:

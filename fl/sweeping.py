@@ -1,4 +1,4 @@
-"""Clearing away what nothing names: files whose process died before its row; and events and answers past their time."""
+"""Clearing away what nothing names: files whose process died before its row; and what is past its time in the logs."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.files.storage import default_storage
 
-from fl import events
+from fl import audit, events
 from fl.files import incoming_folder
 from fl.models import GlobalModel, IdempotentRequest, SignInCode, Update
 
@@ -18,6 +18,7 @@ def sweep(*, now: datetime) -> list[str]:
     """Delete files older than QFLARE_SWEEP_SECONDS that no row names; return their names."""
     before = now - timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
     events.prune(now=now)
+    audit.prune(now=now)
     IdempotentRequest.objects.filter(created_at__lt=now - ANSWERS_ARE_KEPT).delete()
     SignInCode.objects.filter(expires_at__lt=now - ANSWERS_ARE_KEPT).delete()
     named = set(Update.objects.exclude(file="").values_list("file", flat=True))

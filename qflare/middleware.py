@@ -1,8 +1,13 @@
-"""What every answer of the server carries."""
+"""What every answer of the server carries, and where every request comes from."""
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+
+from fl import audit
+from fl.addresses import client_address
+from fl.models.audit import Door
 
 PAGES = "; ".join(
     (
@@ -17,6 +22,8 @@ PAGES = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+DOORS = {"/api/": Door.REST, "/admin/": Door.ADMIN}
+"""How the addresses of doors begin; all others are pages."""
 
 
 def content_security_policy(
@@ -28,5 +35,18 @@ def content_security_policy(
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", PAGES)
         return response
+
+    return answer
+
+
+def origin_of_acts(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Let what people do by a request be noted with its door and the address that it comes from (see `fl.audit`)."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        door = next((door for start, door in DOORS.items() if request.path_info.startswith(start)), Door.PAGE)
+        said = request.META.get("HTTP_X_FORWARDED_FOR", "")
+        address = client_address(request.META.get("REMOTE_ADDR") or "", said, settings.QFLARE_TRUSTED_PROXIES)
+        with audit.coming_by(door, address):
+            return get_response(request)
 
     return answer

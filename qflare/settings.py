@@ -61,6 +61,7 @@ MIDDLEWARE = [
     "realtime.probes.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "qflare.middleware.content_security_policy",
+    "qflare.middleware.origin_of_acts",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -267,6 +268,8 @@ QFLARE_RESUME_HOURS = env_number("QFLARE_RESUME_HOURS", 24, 0, 87_600)
 """Events younger than this are always kept."""
 QFLARE_EVENT_DAYS = env_number("QFLARE_EVENT_DAYS", 90, 0, 36_500)
 """Age at which events that nobody can resume from any more are deleted; those of runs stay as long as the run."""
+QFLARE_AUDIT_DAYS = env_number("QFLARE_AUDIT_DAYS", 400, 0, 36_500)
+"""Age at which entries of the audit log are deleted; with 0 they stay for ever."""
 QFLARE_MAX_CONNECTIONS = int(env_number("QFLARE_MAX_CONNECTIONS", 5000, 1, 1_000_000))
 """Of one process, as are the limits that follow."""
 QFLARE_MAX_CONNECTIONS_PER_ADDRESS = int(env_number("QFLARE_MAX_CONNECTIONS_PER_ADDRESS", 1000, 1, 1_000_000))

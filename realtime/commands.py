@@ -7,8 +7,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from edge.protocol.client import Command
+from fl import audit
 from fl.api.idempotency import Answer, do_once, request_hash
 from fl.exceptions import Invalid, NotAllowed, NotFound
+from fl.models.audit import Door
 from fl.roles import Role, role_of
 from realtime.broadcasts import BroadcastRequest, send
 from realtime.statistics import connection_statistics
@@ -16,8 +18,11 @@ from realtime.statistics import connection_statistics
 Facts = dict[str, int | float | str | bool | None]
 
 
-def run_command(*, user_id: int, command: Command) -> Facts:
+def run_command(*, user_id: int, command: Command, address: str) -> Facts:
     """Carry out an admin's command and return its result.
+
+    Args:
+        address: where it comes from; empty where that is not known.
 
     Raises:
         NotFound: there is no such command.
@@ -31,7 +36,8 @@ def run_command(*, user_id: int, command: Command) -> Facts:
     run = _COMMANDS.get(command.name)
     if run is None:
         raise NotFound(f"there is no command {command.name!r}; there are {', '.join(sorted(_COMMANDS))}")
-    return run(user, command)
+    with audit.coming_by(Door.SOCKET, address):
+        return run(user, command)
 
 
 def _broadcast(user: User, command: Command) -> Facts:

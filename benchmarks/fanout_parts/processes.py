@@ -21,18 +21,26 @@ STOP_SECONDS = 15.0
 class Program:
     """One script of the benchmark: commands go in, answers come out, and what it says besides is in a log."""
 
-    def __init__(self, module: str, *arguments: object, log: Path, environment: dict[str, str], keep: int = -1) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: object,
+        log: Path,
+        environment: dict[str, str],
+        keep: int = -1,
+        package: str = "fanout_parts",
+    ) -> None:
         """Start it.
 
         Args:
-            module: one of `fanout_parts`.
+            module: one of `package`.
             keep: a descriptor that it inherits.
         """
         self.name = f"{module} {' '.join(map(str, arguments))}"
         self.log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"fanout_parts.{module}", *map(str, arguments)],
+                [sys.executable, "-m", f"{package}.{module}", *map(str, arguments)],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -114,10 +122,10 @@ class Program:
             self._process.wait()
 
 
-def run(module: str, *arguments: object, environment: dict[str, str]) -> str:
-    """Run a module of `fanout_parts` to its end and return what it printed."""
+def run(module: str, *arguments: object, environment: dict[str, str], package: str = "fanout_parts") -> str:
+    """Run a module of the benchmark to its end and return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", f"fanout_parts.{module}", *map(str, arguments)],
+        [sys.executable, "-m", f"{package}.{module}", *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -44,7 +44,7 @@ class Auth(Message, kw_only=True, frozen=True, tag="auth"):
 
 
 class Heartbeat(Message, kw_only=True, frozen=True, tag="heartbeat"):
-    """The client is there."""
+    """The client is there; a person's that has an `id` is answered by a `result`, to measure the way there and back."""
 
 
 class Subscribe(Message, kw_only=True, frozen=True, tag="sub"):

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from fl.coordination import eligible_devices
 from fl.models import Run
+from fl.queries.qualifying import qualifying
 from fl.strategies import STEPS, STRATEGIES, Parameter, required_support
 from fl.tasks import digest_of_task, spec_of_task, task_named, task_names
 
@@ -88,6 +89,32 @@ class WhomSerializer(serializers.Serializer[Any]):
 
     strategy = serializers.ChoiceField(choices=list(STRATEGIES), default="fedavg")
     min_examples = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=1)
+
+
+class RunIdeaSerializer(WhomSerializer):
+    """A run that is being thought of, as far as it decides who qualifies."""
+
+    task = serializers.CharField()
+
+
+class QualifyingSerializer(serializers.Serializer[Any]):
+    """How many devices could take part in a run, and how many miss it by little."""
+
+    qualified = serializers.IntegerField(help_text="Could be selected now.")
+    at_work = serializers.IntegerField(help_text="Have enough examples, and are busy with an assignment now.")
+    too_few_examples = serializers.IntegerField(help_text="Are online and have fewer examples than are asked for.")
+
+
+class QualifyingDevices(APIView):
+    """Who could take part in a run."""
+
+    @extend_schema(parameters=[RunIdeaSerializer], responses=QualifyingSerializer)
+    def get(self, request: Request) -> Response:
+        """Count the devices that qualify now for a run of a task."""
+        wanted = RunIdeaSerializer(data=request.query_params)
+        wanted.is_valid(raise_exception=True)
+        found = qualifying(**wanted.validated_data, strategy_config={}, now=timezone.now())
+        return Response(QualifyingSerializer(found).data)
 
 
 class TaskList(APIView):

@@ -29,7 +29,8 @@ from fl.api.streaming import MEDIA_TYPE, send_weights
 from fl.exceptions import NotFound
 from fl.lifecycle import AssignmentState, RunState, run_actions
 from fl.models import Assignment, GlobalModel, Round, Run, Update
-from fl.runs import RunPlan
+from fl.queries.run_list import tagged
+from fl.runs import LONGEST_TAG, MAX_TAGS, RunPlan
 from fl.visibility import runs_for
 
 # ── what they look like ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -47,7 +48,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     class Meta:
         model = Run
         fields = [
-            *("id", "label", "name", "state", "reason", "actions", "stop_after_round"),
+            *("id", "label", "name", "tags", "notes", "state", "reason", "actions", "stop_after_round"),
             *("task", "task_digest", "strategy", "strategy_config", "steps", "seed"),
             *("rounds", "cohort_size", "quorum", "cohort_wait_seconds", "deadline_seconds"),
             *("min_examples", "max_update_norm", "local_epochs", "batch_size", "learning_rate", "momentum"),
@@ -89,13 +90,34 @@ class NewRunSerializer(serializers.Serializer[RunPlan]):
     max_update_norm = serializers.FloatField(allow_null=True, default=None)
     public = serializers.BooleanField(default=RunPlan.public)
     keep_updates = serializers.BooleanField(default=RunPlan.keep_updates)
+    tags = serializers.ListField(child=serializers.CharField(max_length=LONGEST_TAG), default=list)
+    notes = serializers.CharField(allow_blank=True, default=RunPlan.notes)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse names that mean nothing: a slip of the pen must not leave a default in force."""
-        unknown = sorted(set(self.initial_data) - set(self.fields))
-        if unknown:
-            raise serializers.ValidationError(dict.fromkeys(unknown, "a run has no such field"))
+        _refuse_unknown(self)
         return attrs
+
+
+class DescriptionSerializer(serializers.Serializer[Mapping[str, Any]]):
+    """How a run is called, tagged and noted; what is left out stays."""
+
+    name = serializers.CharField(max_length=100, required=False)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=LONGEST_TAG), max_length=MAX_TAGS, required=False
+    )
+    notes = serializers.CharField(max_length=2000, allow_blank=True, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse names that mean nothing, and those of what does not change."""
+        _refuse_unknown(self)
+        return attrs
+
+
+def _refuse_unknown(serializer: serializers.Serializer[Any]) -> None:
+    unknown = sorted(set(serializer.initial_data) - set(serializer.fields))
+    if unknown:
+        raise serializers.ValidationError(dict.fromkeys(unknown, "there is no such field, or it does not change"))
 
 
 class StopSerializer(serializers.Serializer[Mapping[str, bool]]):
@@ -202,7 +224,12 @@ class RunFilter(FilterSet):
     state = MultipleChoiceFilter(choices=[(state.value, state.value) for state in RunState])
     task = CharFilter()
     strategy = CharFilter()
+    tag = CharFilter(method="with_tag", label="Has this tag; upper and lower case are the same.")
     search = CharFilter(field_name="name", lookup_expr="icontains", label="Part of the name.")
+
+    def with_tag(self, runs: QuerySet[Run], name: str, tag: str) -> QuerySet[Run]:
+        """Keep the runs that have a tag."""
+        return tagged(runs, tag)
 
 
 class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Run]):
@@ -224,6 +251,13 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
         plan = RunPlan(**{field.name: wanted.validated_data[field.name] for field in fields(RunPlan)})
         by, now = person_of(request), timezone.now()
         return once(request, lambda: self._answer(runs.create_run(plan=plan, created_by=by, now=now), status=201))
+
+    @extend_schema(request=DescriptionSerializer, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
+    def partial_update(self, request: Request, pk: int) -> Response:
+        """Change a run's name, tags or notes; nothing else of it changes."""
+        wanted = DescriptionSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        return self._steer(request, partial(runs.describe_run, **wanted.validated_data))
 
     @extend_schema(request=None, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
     @action(detail=True, methods=["post"], filterset_class=None)

@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from fl.api import catalogue, devices, doors, log, runs, trials
+from fl.api import audit, catalogue, devices, doors, log, runs, series, trials
 
 router = SimpleRouter(use_regex_path=False)
 router.register("runs", runs.RunViewSet, basename="run")
@@ -15,9 +15,12 @@ urlpatterns = [
     path("", include(router.urls)),
     path("runs/<int:run_id>/rounds/", runs.RoundList.as_view(), name="rounds"),
     path("runs/<int:run_id>/rounds/<int:number>/", runs.RoundDetail.as_view(), name="round"),
+    path("runs/<int:run_id>/series/", series.SeriesView.as_view(), name="series"),
     path("runs/<int:run_id>/models/", runs.ModelList.as_view(), name="models"),
     path("runs/<int:run_id>/models/<slug:version>/", runs.ModelDetail.as_view(), name="model"),
     path("runs/<int:run_id>/models/<slug:version>/weights/", runs.ModelWeights.as_view(), name="model-weights"),
+    path("audit/", audit.AuditList.as_view(), name="audit"),
+    path("devices/qualifying/", catalogue.QualifyingDevices.as_view(), name="qualifying-devices"),
     path("enrollment-tokens/", devices.TokenList.as_view(), name="enrollment-tokens"),
     path("streams/", log.StreamList.as_view(), name="streams"),
     path("events/", log.EventList.as_view(), name="events"),

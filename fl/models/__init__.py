@@ -1,6 +1,7 @@
 """What is true: one module for each table, or for tables that live together."""
 
 from fl.models.assignment import Assignment
+from fl.models.audit import AuditEntry
 from fl.models.device import Device, DeviceTask, EnrollmentToken, PresenceLease
 from fl.models.event import ErrorGroup, Event, Stream
 from fl.models.global_model import GlobalModel
@@ -11,6 +12,7 @@ from fl.models.update import Update
 
 __all__ = [
     "Assignment",
+    "AuditEntry",
     "Device",
     "DeviceTask",
     "EnrollmentToken",

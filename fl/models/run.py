@@ -1,7 +1,7 @@
 """Run: a task, a strategy, how many rounds, how large a cohort; and what it has come to."""
 
 from django.conf import settings
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 
@@ -15,6 +15,9 @@ class Run(models.Model):
     """A training of one global model over a number of rounds; its hyperparameters do not change once it exists."""
 
     name = models.CharField(max_length=100)
+    tags = models.JSONField(default=list, blank=True)
+    """Short words by which people find it again. Like name and notes they may change: nothing learns by them."""
+    notes = models.TextField(blank=True, default="", validators=[MaxLengthValidator(2000)])
     task = models.CharField(max_length=100)
     task_digest = models.CharField(max_length=64)
     strategy = models.CharField(max_length=40)

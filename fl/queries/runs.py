@@ -1,17 +1,20 @@
-"""Runs as pages show them: a page of the list, and one run with all around it."""
+"""A run as pages show it, with all around it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, Spread, TrainingProgress
 from fl.exceptions import NotFound
+from fl.feed import TROUBLED
 from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
 from fl.models import Assignment, Event, GlobalModel, Round, Run
 from fl.payloads import assignment_progress, run_status_from, spreads
 from fl.queries.devices import all_devices, statuses
 from fl.queries.events import feed_events
+from fl.queries.marks import Mark, pauses_of
 from fl.queries.positions import Positions, positions_of
 from fl.snapshots import consistent_read
 from fl.visibility import Principal, runs_for
@@ -30,6 +33,7 @@ class RoundLine:
     updates_received: int = 0
     updates_lost: int = 0
     duration_seconds: float | None = None
+    ended_at: datetime | None = None
     metrics: dict[str, float | None] | None = None
     device_metrics: dict[str, Spread] = field(default_factory=dict)
     version: int | None = None
@@ -39,12 +43,13 @@ class RoundLine:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run with its rounds, oldest first, and the devices' parts of its newest round."""
+    """A run with its rounds, oldest first, the devices' parts of its newest round, and the marks of its curve."""
 
     run: Run
     status: FlStatusUpdate
     rounds: list[RoundLine]
     progress: list[TrainingProgress]
+    marks: list[Mark]
 
     @property
     def newest(self) -> RoundLine | None:
@@ -74,15 +79,6 @@ class Overview:
     positions: Positions
 
 
-@dataclass(frozen=True)
-class RunList:
-    """A page of the list of runs."""
-
-    runs: list[Run]
-    total: int
-    positions: Positions
-
-
 def overview(principal: Principal, run_id: int | None = None) -> Overview:
     """Read the run that is asked for, else the newest open one, else the newest one.
 
@@ -101,16 +97,6 @@ def overview(principal: Principal, run_id: int | None = None) -> Overview:
             events=feed_events(principal, run),
             positions=positions_of(principal, shown),
         )
-
-
-def run_list(principal: Principal, *, state: str = "", offset: int = 0, limit: int = 25) -> RunList:
-    """Read a page of runs, newest first; `state` keeps those in one state."""
-    with consistent_read():
-        runs = runs_for(principal).select_related("best_model", "created_by")
-        if state:
-            runs = runs.filter(state=state)
-        page = list(_with_rounds(runs).order_by("-pk")[offset : offset + limit])
-        return RunList(runs=page, total=runs.count(), positions=positions_of(principal, page))
 
 
 def visible_run(principal: Principal, run_id: int) -> Run:
@@ -145,27 +131,42 @@ def _chosen(principal: Principal, recent: Sequence[Run], run_id: int | None) -> 
     return newest_open or next(iter(recent), None)
 
 
+def round_lines(run: Run) -> list[RoundLine]:
+    """Read the rounds of a run, oldest first, with the initial evaluation as round 0."""
+    return _lines(run, list(_counted(run.round_set.all()).order_by("number")), _models(run))
+
+
 def _run_view(run: Run, assignments: Sequence[Assignment]) -> RunView:
     rounds = list(_counted(run.round_set.all()).order_by("number"))
-    models = {
-        model.round_id: model
-        for model in GlobalModel.objects.filter(run=run, published_at__isnull=False).order_by("version")
-    }
+    models = _models(run)
     current = rounds[-1] if rounds else None
     parts = [row for row in assignments if current is not None and row.round_id == current.pk]
     newest = list(models.values())[-1] if models else None
-    lines = [_line(round_, models.get(round_.pk), run) for round_ in rounds]
-    if None in models:
-        lines.insert(0, _initial_line(models[None], run))
     return RunView(
         run=run,
         status=run_status_from(run, current, [row.state for row in parts], newest),
-        rounds=lines,
-        progress=[
-            assignment_progress(row, getattr(row, "update", None))
-            for row in sorted(parts, key=lambda row: row.device.name)
-        ],
+        rounds=_lines(run, rounds, models),
+        progress=in_order([assignment_progress(row, getattr(row, "update", None)) for row in parts]),
+        marks=pauses_of(run),
     )
+
+
+def in_order(parts: Iterable[TrainingProgress]) -> list[TrainingProgress]:
+    """Order the devices' parts of a round by name, those in trouble first."""
+    return sorted(parts, key=lambda part: (part.phase not in TROUBLED, part.device_name or ""))
+
+
+def _models(run: Run) -> dict[int | None, GlobalModel]:
+    """Read the published models of a run by their rounds, oldest first; the initial one has none."""
+    published = GlobalModel.objects.filter(run=run, published_at__isnull=False).order_by("version")
+    return {model.round_id: model for model in published}
+
+
+def _lines(run: Run, rounds: Sequence[Round], models: dict[int | None, GlobalModel]) -> list[RoundLine]:
+    lines = [_line(round_, models.get(round_.pk), run) for round_ in rounds]
+    if None in models:
+        lines.insert(0, _initial_line(models[None], run))
+    return lines
 
 
 def _counted(rounds: QuerySet[Round]) -> QuerySet[Round]:
@@ -188,6 +189,7 @@ def _line(round_: Round, model: GlobalModel | None, run: Run) -> RoundLine:
         updates_received=counts["received"],
         updates_lost=counts["lost"],
         duration_seconds=took,
+        ended_at=round_.ended_at,
         metrics=model.metrics if model else None,
         device_metrics=spreads(round_.device_metrics),
         version=model.version if model else None,
@@ -215,7 +217,3 @@ def _assignments(run: Run | None) -> list[Assignment]:
         wanted |= Q(round__in=newest_round)
     rows = Assignment.objects.filter(wanted).select_related("round", "device", "update")
     return list(rows.order_by("round", "cohort_index"))
-
-
-def _with_rounds(runs: QuerySet[Run]) -> QuerySet[Run]:
-    return runs.annotate(rounds_done=Count("round_set", filter=Q(round_set__ended_at__isnull=False)))

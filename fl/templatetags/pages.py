@@ -1,6 +1,8 @@
 """What templates say in the words of `fl.feed`: icons, numbers with units, states, fields that scripts fill."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -9,10 +11,10 @@ from django.templatetags.static import static
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString
 
-from edge.protocol.server import DeviceStatus, Spread
+from edge.protocol.server import DeviceStatus, Spread, TrainingProgress
 from fl import feed
 from fl.feed import Word
-from fl.queries.runs import RoundLine
+from fl.queries.runs import RoundLine, RunView
 
 register = template.Library()
 
@@ -29,6 +31,8 @@ def _of_template(format_number: Callable[[float | None], str]) -> Callable[[Any]
 for _name, _format in (
     ("percent", feed.percent),
     ("loss", feed.loss),
+    ("points", feed.points),
+    ("change", feed.change),
     ("seconds", feed.seconds),
     ("integer", feed.integer),
     ("size", feed.size),
@@ -81,10 +85,73 @@ def metric(line: RoundLine | None, name: str) -> float | None:
 
 
 @register.filter
+def moved(view: RunView, name: str) -> float | None:
+    """Return by how much a metric differs from the round before, both as the server measured them; else None."""
+    newer, older = metric(view.newest, name), metric(view.before_newest, name)
+    return newer - older if newer is not None and older is not None else None
+
+
+@register.filter
 def on_devices(line: RoundLine | None, name: str) -> float | None:
     """Return the weighted mean of a metric over the devices of a round; None where none reported it."""
     spread: Spread | None = line.device_metrics.get(name) if line else None
     return spread.mean if spread else None
+
+
+MOSAIC_COLUMNS, MOSAIC_STEP = 24, 14
+"""As in static/js/mosaic.js."""
+LISTED, NOTABLE = 32, 6
+"""Above so many devices a mosaic shows them all, and the list only those that want a look; as in parts/round.js."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A square of a mosaic: where it is, what it stands for."""
+
+    x: int
+    y: int
+    name: str
+    word: Word
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The devices of a round: all as squares where they are many, and those that are listed."""
+
+    cells: list[Cell]
+    listed: list[TrainingProgress]
+
+    @property
+    def width(self) -> int:
+        return MOSAIC_COLUMNS * MOSAIC_STEP
+
+    @property
+    def height(self) -> int:
+        return max(1, -(-len(self.cells) // MOSAIC_COLUMNS)) * MOSAIC_STEP
+
+    @property
+    def summary(self) -> str:
+        """How many there are of each state."""
+        counts = Counter(cell.word.word.lower() for cell in self.cells)
+        parts = ", ".join(f"{count} {word}" for word, count in counts.items())
+        return f"{len(self.cells)} device{'' if len(self.cells) == 1 else 's'}: {parts}"
+
+
+@register.simple_tag
+def mosaic_of(parts: Sequence[TrainingProgress]) -> Mosaic:
+    """Return how the devices' parts of a round are shown; those in trouble come first."""
+    if len(parts) <= LISTED:
+        return Mosaic(cells=[], listed=list(parts))
+    cells = [
+        Cell(
+            x=index % MOSAIC_COLUMNS * MOSAIC_STEP,
+            y=index // MOSAIC_COLUMNS * MOSAIC_STEP,
+            name=part.device_name or "",
+            word=assignment_word(part.phase),
+        )
+        for index, part in enumerate(parts)
+    ]
+    return Mosaic(cells=cells, listed=[part for part in parts if part.phase != "accepted"][:NOTABLE])
 
 
 @register.filter

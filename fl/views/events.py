@@ -14,9 +14,9 @@ from django.views.decorators.http import require_GET
 from edge.protocol.server import DURABLE, format_timestamp
 from fl.access import needs, principal_of
 from fl.context import viewer_of
-from fl.feed import KEYS
+from fl.feed import KEYS, SEVERITIES
 from fl.queries import events as queries
-from fl.queries.event_filters import SEVERITIES, EventFilter
+from fl.queries.event_filters import EventFilter
 from fl.queries.events import EventLine, Place
 from fl.roles import Role
 from fl.views.export import StreamedText, csv_lines
@@ -71,7 +71,7 @@ def event_list(request: HttpRequest) -> HttpResponseBase:
 
 
 def _links(asked: Asked, found: queries.EventPage) -> dict[str, Any]:
-    severities = [("All", None), ("Warnings and errors", "warnings"), ("Errors", "errors")]
+    severities = [("All", None), ("Warnings", "warnings"), ("Errors", "errors")]
     return {
         "severities": [
             (word, asked.address(severity=value), asked.wanted.severity == (value or "")) for word, value in severities
@@ -93,7 +93,7 @@ def _asked(request: HttpRequest) -> Asked:
     moments = {name: _moment_in(given[name]) for name in ("from", "to")}
     run_id = number_in(given["run"])
     counts = {
-        "severity": given["severity"] in SEVERITIES,
+        "severity": bool(given["severity"]) and given["severity"] in SEVERITIES,
         "kind": given["kind"] in KINDS,
         "run": run_id is not None,
         "device": bool(given["device"]),

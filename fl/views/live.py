@@ -15,13 +15,16 @@ from fl.demo import TASK as DEMO_TASK
 from fl.demo import devices_ready_for_demo
 from fl.exceptions import NotFound
 from fl.queries import runs as queries
-from fl.queries.runs import Overview, RunView
+from fl.queries.runs import Overview, RoundLine, RunView
 from fl.roles import Role
+from fl.series import MOST_POINTS, Series, is_measured_on_devices, series_of
 from fl.views.page import PageState, number_in, shown
 
 FEED_LINES = 60
-TABLE_ROUNDS = 100
+TABLE_ROUNDS = 50
 """How many of the newest rounds a run's table shows."""
+COLUMNS = 480
+"""How many columns a curve has at most for the rounds that are not told one by one."""
 
 
 @require_GET
@@ -47,22 +50,35 @@ def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpRespon
         raise Http404(error.message) from error
     told = feed.tell(found.events)
     view = found.view
+    newest, earlier = _split(view) if view else ((), None)
     state = PageState(
         page=page,
         positions=found.positions,
         viewer=viewer_of(request),
         run_id=view.run.pk if view else None,
         runs=(view.status,) if view else (),
-        rounds=tuple(view.rounds) if view else (),
+        rounds=newest,
+        earlier=earlier,
+        marks=tuple(view.marks) if view else (),
         progress=tuple(view.progress) if view else (),
         devices=tuple(found.devices),
         told=tuple(told[:FEED_LINES]),
     )
     online = sum(device.presence == "online" for device in found.devices)
-    context: dict[str, Any] = {"found": found, "told": told[:FEED_LINES], "online": online}
+    severity = request.GET.get("severity", "")
+    tones = feed.SEVERITIES.get(severity, feed.SEVERITIES[""])
+    shown_lines = [line for line in told if line.tone in tones][:FEED_LINES]
+    context: dict[str, Any] = {"found": found, "told": shown_lines, "severity": severity, "online": online}
     if view is None:
         return shown(request, page, "guide.html", state, **context, **_guide(request, found))
     return shown(request, page, "run.html", state, **context, **_view_context(view))
+
+
+def _split(view: RunView) -> tuple[tuple[RoundLine, ...], Series | None]:
+    """Return the newest rounds for the scripts one by one, and those before them, if any, in columns."""
+    before, newest = view.rounds[:-MOST_POINTS], view.rounds[-MOST_POINTS:]
+    earlier = series_of(before, started_at=view.run.started_at, most=COLUMNS) if before else None
+    return tuple(newest), earlier
 
 
 def _view_context(view: RunView) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def _view_context(view: RunView) -> dict[str, Any]:
         "table_rounds": shown_rounds,
         "hidden_rounds": len(view.rounds) - len(shown_rounds),
         "median_seconds": queries.median_seconds(view.rounds),
-        "measured_on_devices": view.newest is not None and view.newest.metrics is None,
+        "measured_on_devices": is_measured_on_devices(view.rounds),
     }
 
 

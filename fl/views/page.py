@@ -15,8 +15,12 @@ from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl import feed
 from fl.context import Viewer
 from fl.exceptions import FlError
+from fl.queries.compare import Curve
+from fl.queries.marks import Mark
 from fl.queries.positions import Positions
+from fl.queries.run_list import RunFigures
 from fl.queries.runs import RoundLine
+from fl.series import Series
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class PageState:
     progress: tuple[TrainingProgress, ...] = ()
     devices: tuple[DeviceStatus, ...] = ()
     told: tuple[feed.Told, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    earlier: Series | None = None
+    """Of a very long run: the rounds before `rounds`, a few in each column."""
+    figures: tuple[RunFigures, ...] = ()
+    curves: tuple[Curve, ...] = ()
     now: datetime = field(default_factory=timezone.now)
     """The server's clock, from which the page counts down."""
 

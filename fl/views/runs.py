@@ -1,6 +1,7 @@
-"""The list of runs, the form of a new one, and commands to runs."""
+"""The forms of a new run and of an old one's name, and commands to runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -8,57 +9,38 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
+from edge.tasks import Task
 from fl import runs
 from fl.access import needs, principal_of
 from fl.context import viewer_of
 from fl.demo import start_demo_run
-from fl.exceptions import Conflict, FlError, Invalid, NotFound
-from fl.forms import NewRunForm
-from fl.lifecycle import RunState
+from fl.exceptions import Conflict, FlError, Invalid, NotFound, TaskUnavailable
+from fl.forms import EditRunForm, NewRunForm, Whom
 from fl.models import Run
 from fl.queries import runs as queries
-from fl.queries.devices import ready_devices
+from fl.queries.positions import positions_of
+from fl.queries.qualifying import Qualifying, outlook, qualifying
+from fl.queries.run_list import run_number
 from fl.roles import Role
-from fl.strategies import STRATEGIES
-from fl.tasks import digest_of_task, task_names
-from fl.views.page import PageState, number_in, person_at, sentence_of, shown, way_back
-
-RUNS_A_PAGE = 25
-
-
-@require_GET
-@never_cache
-@needs(Role.VIEWER)
-def run_list(request: HttpRequest) -> HttpResponseBase:
-    """List the runs, newest first; `?state=` filters, `?page=` turns pages."""
-    state = request.GET.get("state", "")
-    if state not in set(RunState):
-        state = ""
-    number = max(1, number_in(request.GET.get("page")) or 1)
-    offset = (number - 1) * RUNS_A_PAGE
-    found = queries.run_list(principal_of(request), state=state, offset=offset, limit=RUNS_A_PAGE)
-    return shown(
-        request,
-        "runs",
-        "runs/list.html",
-        PageState(page="runs", positions=found.positions, viewer=viewer_of(request)),
-        found=found,
-        states=list(RunState),
-        chosen_state=state,
-        number=number,
-        has_next=offset + RUNS_A_PAGE < found.total,
-    )
+from fl.strategies import StrategyError
+from fl.tasks import task_named, task_names
+from fl.views.page import PageState, person_at, sentence_of, shown, way_back
 
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @needs(Role.OPERATOR)
 def new_run(request: HttpRequest) -> HttpResponseBase:
-    """Show the form of a new run; make it, and start it where that is ticked."""
-    form = NewRunForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    """Show the form of a new run, filled from the run that `?from=` names; make it, and start it where that is ticked.
+
+    A form that is sent by the button `check` only tells how many devices qualify for what was typed.
+    """
+    earlier = _earlier(request)
+    checks = "check" in request.POST
+    form = NewRunForm(request.POST or None, earlier=earlier)
+    if request.method == "POST" and form.is_valid() and not checks:
         try:
             made = runs.create_run(plan=form.plan(), created_by=person_at(request), now=timezone.now())
             if form.cleaned_data["start"]:
@@ -66,18 +48,70 @@ def new_run(request: HttpRequest) -> HttpResponseBase:
             return redirect("run", made.pk)
         except Invalid as error:
             form.add_error(error.field if error.field in form.fields else None, sentence_of(error))
-    digests = {name: digest_of_task(name) for name in task_names()}
-    ready = ready_devices(list(digests.values()))
-    state = PageState(page="new-run", positions={}, viewer=viewer_of(request))
+    return _show_form(request, form, earlier)
+
+
+def _show_form(request: HttpRequest, form: NewRunForm, earlier: Run | None) -> HttpResponse:
+    whom = form.whom()
+    found = _qualifying(whom) if whom else None
+    state = PageState(page="new-run", positions=positions_of(principal_of(request), []), viewer=viewer_of(request))
     return shown(
         request,
         "new-run",
         "runs/new.html",
         state,
         form=form,
-        ready={name: ready[digest] for name, digest in digests.items()},
-        strategies=list(STRATEGIES.values()),
+        earlier=earlier,
+        whom=whom,
+        qualifying=found,
+        outlook=outlook(found.qualified, whom.quorum, whom.cohort_size) if whom and found else "",
+        tasks=list(_tasks()),
     )
+
+
+def _qualifying(whom: Whom) -> Qualifying | None:
+    try:
+        return qualifying(**whom.criteria, now=timezone.now())
+    except (StrategyError, TaskUnavailable):
+        return None  # what is wrong stands at the field, once the run is to be made
+
+
+def _tasks() -> Iterator[Task]:
+    """Yield the tasks of this server that can be loaded."""
+    for name in task_names():
+        with suppress(TaskUnavailable):
+            yield task_named(name)
+
+
+def _earlier(request: HttpRequest) -> Run | None:
+    """Return the run that is to be repeated, if there is one that this person may see."""
+    number = run_number(request.GET.get("from", ""))
+    try:
+        return None if number is None else queries.visible_run(principal_of(request), number)
+    except NotFound:
+        return None
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@needs(Role.OPERATOR)
+def edit_run(request: HttpRequest, run_id: int) -> HttpResponseBase:
+    """Show how a run is called, tagged and noted; change it."""
+    try:
+        run = queries.visible_run(principal_of(request), run_id)
+    except NotFound as error:
+        raise Http404(error.message) from error
+    form = EditRunForm(
+        request.POST or None, initial={"name": run.name, "tags": ", ".join(run.tags), "notes": run.notes}
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            runs.describe_run(run=run, now=timezone.now(), by=person_at(request), **form.description())
+            return redirect(way_back(request, reverse("run", args=[run_id])))
+        except Invalid as error:
+            form.add_error(error.field if error.field in form.fields else None, sentence_of(error))
+    state = PageState(page="edit", positions={}, viewer=viewer_of(request))
+    return shown(request, "runs", "runs/edit.html", state, form=form, run=run)
 
 
 @require_POST

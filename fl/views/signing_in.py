@@ -1,6 +1,7 @@
 """How people sign in: by name and password, or by the code of a link."""
 
 from django.contrib.auth import login
+from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -30,6 +31,8 @@ def sign_in(request: HttpRequest) -> HttpResponseBase:
             person = people.redeem_sign_in_code(code=request.POST.get("code", ""), now=timezone.now())
         except FlError as error:
             refused = sentence_of(error)
+            # As `authenticate` tells of a password that is wrong.
+            user_login_failed.send(__name__, credentials={}, request=request)
         else:
             login(request, person)
             return redirect(way_back(request, reverse("overview")))

@@ -34,7 +34,7 @@ class AdminConsumer(PeopleConsumer):
             raise Refused("unauthorized", "commands need a signed-in person")
         self._check_id(message.id)
         await self.process.write_statistics()
-        answer = await query(run_command, user_id=user_id, command=message)
+        answer = await query(run_command, user_id=user_id, command=message, address=self.client_address)
         self.connection.say(Result(result=answer), id=message.id)
 
     def _check_id(self, id: str | None) -> None:

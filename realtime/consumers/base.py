@@ -310,7 +310,7 @@ class Consumer(AsyncWebsocketConsumer):
         match message:
             case client.Heartbeat():
                 self._keeps_heartbeats = True
-                await self.answer_heartbeat()
+                await self.answer_heartbeat(message)
             case client.Subscribe():
                 await self._subscribe(message.streams, message.since, message.id)
             case client.Unsubscribe():
@@ -324,8 +324,10 @@ class Consumer(AsyncWebsocketConsumer):
         """Answer what only this type of connection takes."""
         raise Refused("unknown_type", f"this connection takes no {message.__struct_config__.tag}")
 
-    async def answer_heartbeat(self) -> None:
-        """Take note of a sign of life; people need no answer to it."""
+    async def answer_heartbeat(self, heartbeat: client.Heartbeat) -> None:
+        """Answer a sign of life that has an id, by which people measure the way there and back; else it needs none."""
+        if heartbeat.id is not None:
+            self.connection.say(Result(), id=heartbeat.id)
 
     async def _greet(self, hello: client.Hello) -> None:
         if hello.protocol != PROTOCOL:

@@ -176,7 +176,7 @@ class DeviceConsumer(Consumer):
         else:
             self._schedule_heartbeat()
 
-    async def answer_heartbeat(self) -> None:
+    async def answer_heartbeat(self, heartbeat: client.Heartbeat) -> None:
         """Answer a heartbeat, with a renewed token when the device's is past half its life."""
         device, token = self._admitted()
         heads = self.connection.heads_since_last_told()

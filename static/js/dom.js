@@ -65,3 +65,12 @@ export function syncList(list, template, items, keyOf, fill) {
   }
   for (const row of rows.values()) row.remove();
 }
+
+/**
+ * Write items into the children of a list, one after the other: rows stay where they are and only what they say changes, so
+ * that nothing moves however much comes in. For rows of one height.
+ */
+export function fillList(list, template, items, fill) {
+  items.forEach((item, index) => fill(list.children[index] ?? list.appendChild(template.content.firstElementChild.cloneNode(true)), item));
+  while (list.children.length > items.length) list.lastElementChild.remove();
+}

@@ -1,8 +1,6 @@
 // Which events a list of them is about: the same as fl/queries/event_filters.py decides of those in the log.
 
-import { tell } from "./feed.js";
-
-const TONES = { warnings: ["warn", "bad"], errors: ["bad"] };
+import { SEVERITIES, tell } from "./feed.js";
 
 /** Read a filter from the data attributes that the server wrote. */
 export function readFilter({ severity, kind, run, device, text, raw, from, to }) {
@@ -20,5 +18,5 @@ export function matches(filter, { event, data, stream, timestamp }, words) {
   if ((filter.from !== null && at < filter.from) || (filter.to !== null && at >= filter.to)) return false;
   if (filter.text && !JSON.stringify(data).toLowerCase().includes(filter.text)) return false;
   const line = tell(words, event, data);
-  return filter.severity ? TONES[filter.severity].includes(line?.tone) : filter.raw || line !== null;
+  return filter.severity ? SEVERITIES[filter.severity].has(line?.tone) : filter.raw || line !== null;
 }

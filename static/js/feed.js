@@ -35,7 +35,25 @@ export function tell(words, event, data) {
     detail: line.detail.map((text) => fill(text, data)).filter(Boolean).join(", "),
     tone: line.tone,
     icon: line.icon,
+    count: (event === "error_notification" && data.count) || 1,
   };
+}
+
+const TROUBLE = new Set(["warn", "bad"]);
+
+/** Tones that a feed can be narrowed to, by choice; "" is everything. */
+export const SEVERITIES = { "": null, warnings: TROUBLE, errors: new Set(["bad"]) };
+
+/** Make one line of equal troubles that follow each other, newest first: the newest, with how many they are. */
+export function fold(told) {
+  const folded = [];
+  for (const line of told) {
+    const newer = folded.at(-1);
+    if (newer && TROUBLE.has(line.tone) && newer.title === line.title && newer.detail === line.detail) {
+      folded[folded.length - 1] = { ...newer, count: newer.count + line.count };
+    } else folded.push(line);
+  }
+  return folded;
 }
 
 /** Return what of a run's status the feed tells apart: two that read alike are told once. */

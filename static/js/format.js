@@ -7,6 +7,9 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 export const percent = (share) => (isNumber(share) ? `${(share * 100).toFixed(2)} %` : "");
 export const loss = (value) => (isNumber(value) ? value.toFixed(4) : "");
+const signed = (value, places) => `${value < 0 || Object.is(value, -0) ? "−" : "+"}${Math.abs(value).toFixed(places)}`;
+export const points = (difference) => (isNumber(difference) ? `${signed(difference * 100, 2)} pp` : "");
+export const change = (difference) => (isNumber(difference) ? signed(difference, 4) : "");
 export const integer = (value) => (isNumber(value) ? String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ",") : "");
 export const some = (value) => (value ? integer(value) : "");
 
@@ -43,6 +46,8 @@ export function countdown(milliseconds) {
 export const formats = {
   percent,
   loss,
+  points,
+  change,
   seconds,
   int: integer,
   bytes,

@@ -39,6 +39,11 @@ export class LiveSocket {
   #skipped = new Set();
   #epochs = {};
   #heartbeat = 60_000;
+  #asked = null;
+  #questions = 0;
+
+  /** How long the newest measured way to the server and back took, in ms, and when that was; null until `measure`. */
+  roundTrip = null;
 
   /**
    * @param {object} options
@@ -70,6 +75,7 @@ export class LiveSocket {
     this.#numbers.clear();
     this.#skipped.clear();
     this.#heads = {};
+    this.#asked = null;
     this.lastTried = this.now();
     socket.onopen = () => (this.lastHeard = this.now());
     socket.onmessage = (message) => this.#socket === socket && this.#receive(message.data);
@@ -81,6 +87,14 @@ export class LiveSocket {
     const silence = this.now() - Math.max(this.lastHeard, this.lastTried ?? 0);
     if (this.state.name === "live" && silence > this.#heartbeat * 1.1 + 20_000) this.connect();
     else if (this.state.name === "connecting" && silence > 15_000) this.#closed(1006);
+  }
+
+  /** Measure the way to the server and back, unless that is under way; nothing is measured where one is not live. */
+  measure() {
+    if (this.state.name !== "live" || this.#asked) return;
+    this.#questions += 1;
+    this.#asked = { id: `way-${this.#questions}`, at: this.now() };
+    this.#socket.send(JSON.stringify({ type: "heartbeat", id: this.#asked.id }));
   }
 
   /** The page is awake, visible or on line again: do not wait any longer. */
@@ -137,6 +151,8 @@ export class LiveSocket {
         return this.#welcomed(frame.data);
       case "heartbeat":
         return this.#beat(frame.data);
+      case "result":
+        return this.#answered(frame);
       case "bye":
         this.#retryAfter = frame.data.retry_after_ms ?? null;
         return undefined;
@@ -169,6 +185,13 @@ export class LiveSocket {
       if ((this.positions[stream]?.seq ?? head) < head) return this.connect();
     }
     this.#heads = { ...data.s };
+    return undefined;
+  }
+
+  #answered(frame) {
+    if (frame.id !== this.#asked?.id) return this.onFrame(frame);
+    this.roundTrip = { ms: this.now() - this.#asked.at, at: this.now() };
+    this.#asked = null;
     return undefined;
   }
 

@@ -10,6 +10,7 @@ import { localizeTimes } from "./times.js";
 /** The parts that a page may have, by the name in `data-part`; a page loads the modules of those that it has. */
 const PARTS = {
   commands: () => import("./parts/commands.js"),
+  compare: () => import("./parts/compare.js"),
   curve: () => import("./parts/curve.js"),
   devices: () => import("./parts/devices.js"),
   events: () => import("./parts/events.js"),
@@ -18,7 +19,10 @@ const PARTS = {
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
   inspector: () => import("./parts/inspector.js"),
+  keys: () => import("./parts/keys.js"),
+  "new-run": () => import("./parts/new-run.js"),
   notices: () => import("./parts/notices.js"),
+  palette: () => import("./parts/palette.js"),
   pending: () => import("./parts/pending.js"),
   pill: () => import("./parts/connection.js"),
   ribbon: () => import("./parts/ribbon.js"),

@@ -1,9 +1,11 @@
 // What the page knows: one state, one reducer for each event. A reducer says which slices it changed; who paints asks for
 // those once an animation frame. Everything here is a state told by the server; nothing is made up in between.
 
+import { addPoint, headlineOf, measuredOf } from "./compared.js";
 import { readingOf, tell } from "./feed.js";
 
 const FEED_LINES = 300;
+const ENDS = new Set(["completed", "failed", "stopped"]);
 const OVER = new Set(["accepted", "rejected", "failed", "expired", "cancelled", "late"]);
 
 const byKey = (items, key) => new Map(items.map((item) => [item[key], item]));
@@ -31,11 +33,15 @@ export class Store {
     this.rounds = byKey(state.rounds, "number");
     this.progress = byKey(state.progress, "assignment_id");
     this.devices = byKey(state.devices, "device_id");
+    this.marks = [...(state.marks ?? [])];
+    this.earlier = state.earlier ?? null;
+    this.curves = byKey(state.curves ?? [], "run_id");
+    this.figures = byKey(state.figures ?? [], "run_id");
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
     this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
-    this.#touch("runs", "rounds", "progress", "devices", "feed");
+    this.#touch("runs", "rounds", "progress", "devices", "feed", "figures", "curves");
   }
 
   /** Call `listener` whenever something has changed; `changed` says which slices. */
@@ -95,6 +101,13 @@ export class Store {
     this.rounds.set(number, { ...known, ...facts });
     this.#touch("rounds");
   }
+
+  /** Merge what is known of a run's best and newest model, and of its end. */
+  mergeFigures(runId, facts) {
+    const known = this.figures.get(runId) ?? { run_id: runId, best: null, last: null, ended_at: null };
+    this.figures.set(runId, { ...known, ...facts });
+    this.#touch("figures");
+  }
 }
 
 const NEW_ROUND = {
@@ -104,6 +117,7 @@ const NEW_ROUND = {
   updates_received: 0,
   updates_lost: 0,
   duration_seconds: null,
+  ended_at: null,
   metrics: null,
   device_metrics: {},
   version: null,
@@ -116,13 +130,19 @@ const REDUCERS = {
     const known = store.runs.get(data.run_id);
     store.runs.set(data.run_id, data);
     store.touch("runs");
+    if (data.run_id === store.runId && data.state === "paused" && known?.state !== "paused") {
+      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || "paused" });
+      store.touch("rounds");
+    }
+    if (ENDS.has(data.state) && known && !ENDS.has(known.state)) store.mergeFigures(data.run_id, { ended_at: frame.timestamp });
+    takeIntoCurve(store, data, frame);
     if (data.run_id === store.runId && data.round !== null && data.round !== undefined) {
       store.mergeRound(data.round, {
         state: data.round_state,
         selected: data.selected,
         updates_received: data.updates_received,
         updates_lost: data.updates_lost,
-        ...(data.round_state === "failed" ? { reason: data.reason } : {}),
+        ...(data.round_state === "failed" ? { reason: data.reason, ended_at: frame.timestamp } : {}),
       });
       if (known?.round !== data.round) dropOldProgress(store, data.round);
     }
@@ -131,7 +151,7 @@ const REDUCERS = {
 
   training_progress(store, data, frame) {
     if (data.phase === "round_completed") {
-      if (data.run_id === store.runId) completeRound(store, data);
+      if (data.run_id === store.runId) completeRound(store, data, frame);
     } else if (data.devices?.length) {
       for (const tick of data.devices) takeTick(store, data, tick, frame);
     } else if (data.assignment_id === null) {
@@ -154,8 +174,7 @@ const REDUCERS = {
       };
       store.mergeRound(data.round, data.round === 0 ? { ...facts, state: "initial" } : facts);
     }
-    store.lastModel = data;
-    store.touch("models");
+    if (data.phase === "completed") takeModel(store, data, frame);
     store.tellEvent(frame);
   },
 
@@ -191,9 +210,31 @@ function notify(store, severity, title, detail, count = 1) {
   store.touch("news");
 }
 
-function completeRound(store, data) {
+/** Keep what stands for a run's newest and best model, and put it into the run's curve if the page has one. */
+function takeModel(store, data, { timestamp }) {
+  const last = headlineOf(data);
+  store.mergeFigures(data.run_id, data.is_best ? { best: last, last } : { last });
+  const curve = store.curves.get(data.run_id);
+  if (!curve) return;
+  curve.on_devices ||= data.metrics === null;
+  addPoint(curve, { round: data.round, timestamp, accuracy: measuredOf(data, "accuracy"), loss: measuredOf(data, "loss") });
+  store.touch("curves");
+}
+
+/** A round that failed is a gap in its run's curve. */
+function takeIntoCurve(store, data, { timestamp }) {
+  const curve = store.curves.get(data.run_id);
+  if (!curve) return;
+  curve.started_at ??= data.started_at;
+  if (data.round_state !== "failed" || curve.rounds.includes(data.round)) return;
+  addPoint(curve, { round: data.round, timestamp, accuracy: null, loss: null });
+  store.touch("curves");
+}
+
+function completeRound(store, data, frame) {
   store.mergeRound(data.round, {
     state: "completed",
+    ended_at: frame.timestamp ?? null,
     updates_received: data.updates_received,
     duration_seconds: data.duration_seconds,
     device_metrics: data.device_metrics,

@@ -1,20 +1,29 @@
-// Sets light or dark before the first paint; a plain script in the head, since modules run too late for that.
+// Sets light or dark, and whether the navigation is folded, before the first paint; a plain script in the head, since
+// modules run too late for that.
 (() => {
   const root = document.documentElement;
   const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
-  const read = () => {
+  const read = (name) => {
     try {
-      return localStorage.getItem("theme");
+      return localStorage.getItem(name);
     } catch {
       return null; // storage is barred: the system's wish decides
     }
   };
+  const write = (name, value) => {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      // It holds for this page then.
+    }
+  };
   const apply = () => {
-    const chosen = read();
+    const chosen = read("theme");
     if (chosen) root.dataset.theme = chosen;
     root.dataset.shade = chosen ?? (systemIsDark.matches ? "dark" : "light");
   };
   apply();
+  root.classList.toggle("folded", read("side") === "folded");
   systemIsDark.addEventListener("change", () => {
     apply();
     root.dispatchEvent(new Event("shade"));
@@ -27,12 +36,17 @@
     button.addEventListener("click", () => {
       const shade = root.dataset.shade === "dark" ? "light" : "dark";
       root.dataset.theme = root.dataset.shade = shade;
-      try {
-        localStorage.setItem("theme", shade);
-      } catch {
-        // It holds for this page then.
-      }
+      write("theme", shade);
       root.dispatchEvent(new Event("shade"));
+    });
+    const fold = document.querySelector("[data-fold-side]");
+    if (!fold) return;
+    const tell = () => fold.setAttribute("aria-expanded", String(!root.classList.contains("folded")));
+    fold.hidden = false;
+    tell();
+    fold.addEventListener("click", () => {
+      write("side", root.classList.toggle("folded") ? "folded" : "open");
+      tell();
     });
   });
 })();

@@ -17,10 +17,16 @@ from tests.services.ports import free_port
 ROOT = Path(__file__).parent.parent.parent
 PATHS = [
     "/",
+    "/audit/",
     "/runs/",
     "/runs/1/",
+    "/runs/?text=nothing",
     "/runs/new/",
+    "/runs/new/?from=1",
+    "/runs/1/edit/",
     "/runs/1/stop/",
+    "/compare/",
+    "/compare/?run=1&run=9",
     "/devices/",
     "/devices/enrol/",
     "/login/",

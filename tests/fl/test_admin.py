@@ -14,6 +14,7 @@ from fl import devices, people, runs
 from fl.broadcasts import broadcast_error_notification
 from fl.models import Device, EnrollmentToken, IdempotentRequest, Run
 from tests.builders import PLAN, current_round, fleet, participant, person, started_run, step
+from tests.fl.noted import noted
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +41,7 @@ def rows():
     first.send(now=now)
     user = person("eve")
     people.issue_sign_in_code(user=user, now=now)
+    devices.suspend(device=participant(now=now).device, reason="too noisy", now=now, by=user)
     broadcast_error_notification("disk_full", {"title": "The disk is full"})
     IdempotentRequest.objects.create(user=user, key="k", request_hash="h", status=200, answer="{}", created_at=now)
     for table in TABLES:
@@ -223,3 +225,34 @@ def test_updates_show_the_manifest_that_was_signed(admin, rows):
     shown = admin.get(page(type(update), "change", str(update.pk))).content.decode()
 
     assert "base_digest" in shown
+
+
+# ── the audit log ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_done_here_by_a_use_case_is_noted_once_with_its_person_address_and_door(admin):
+    run = runs.create_run(plan=PLAN, created_by=None, now=timezone.now())
+    device = participant("clinic", auto_approve=False).device
+    for action in ("start", "pause", "resume", "stop_now"):
+        act(admin, Run, action, run)
+    for action in ("approve", "suspend", "reinstate", "revoke"):
+        act(admin, Device, action, device)
+    admin.post(page(EnrollmentToken, "add"), {"label": "greenhouse", "lifetime_hours": "2"})
+    broadcast = {"message": "noon", "audiences": ["admin"], "level": "info"}
+    admin.post("/admin/realtime/serverprocess/broadcast/", broadcast)
+
+    by_hand = [
+        *[(f"run.{command}", str(run)) for command in ("start", "pause", "resume", "stop")],
+        *[(f"device.{command}", "clinic") for command in ("approve", "suspend", "reinstate", "revoke")],
+        ("token.issue", "greenhouse"),
+        ("broadcast.send", "to admin"),
+    ]
+    assert noted() == [(what, "ada", subject, "127.0.0.1", "admin") for what, subject in by_hand]
+
+
+def test_what_is_refused_here_is_not_noted(admin):
+    run = runs.create_run(plan=PLAN, created_by=None, now=timezone.now())
+
+    act(admin, Run, "pause", run)
+
+    assert noted() == []

@@ -77,6 +77,8 @@ def payloads():
 NUMBERS = {
     "percent": [None, 0, 0.0003, 0.5, 0.93841, 1],
     "loss": [None, 0, 0.12344, 2.5, 123.456],
+    "points": [None, 0, 0.0062, -0.012, -0.00001, 1],
+    "change": [None, 0, 0.0074, -0.0031, -0.00001, 2.5],
     "seconds": [None, 0, 0.4216, 9.994, 10, 40.62, 59.94, 61, 125.4, 3599, 3780, 90_000],
     "int": [None, 0, 7, 999, 1000, 1_234_567],
     "bytes": [None, 0, 812, 1200, 19_520, 3_400_000, 1_920_000_000],
@@ -109,7 +111,7 @@ def test_the_scripts_tell_every_event_as_the_server_does(in_the_browser):
     for payload in payloads():
         told = told_alone(payload)
         line = msgspec.to_builtins(told[0]) if told else None
-        here.append(line and {name: line[name] for name in ("title", "detail", "tone", "icon")})
+        here.append(line and {name: line[name] for name in ("title", "detail", "tone", "icon", "count")})
 
     assert [each["line"] for each in in_the_browser["lines"]] == here
 
@@ -153,3 +155,23 @@ def test_a_status_that_says_nothing_new_is_told_once():
     told = feed.tell([logged(payload, seq) for seq, payload in enumerate((started, later, aggregating), start=1)])
 
     assert [line.title for line in told] == ["Round 3 started"]
+
+
+def error(seq, **changes):
+    return logged(server.ErrorNotification(**{**ERROR, "severity": "error", **changes}), seq)
+
+
+def test_equal_troubles_that_follow_each_other_are_one_line_with_their_number():
+    told = feed.tell([error(1), error(2, count=3), error(3, title="Another"), error(4)])
+
+    assert [(line.title, line.seq, line.count) for line in told] == [
+        ("Round 3 failed", 4, 1),
+        ("Another", 3, 1),
+        ("Round 3 failed", 2, 4),
+    ]
+
+
+def test_good_news_are_told_each_however_alike():
+    online = server.DeviceStatus(**DEVICE, state="active", presence="online")
+
+    assert [line.count for line in feed.tell([logged(online, 1), logged(online, 2)])] == [1, 1]

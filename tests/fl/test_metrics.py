@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl.metrics import score, spread_of, spreads_of
+from fl.metrics import Headline, headline, measured, score, spread_of, spreads_of
 
 reports = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 10**6)), min_size=1, max_size=30)
 
@@ -76,3 +76,17 @@ SCORES = {
 @pytest.mark.parametrize(("metrics", "device_metrics", "expected"), SCORES.values(), ids=SCORES.keys())
 def test_the_score_of_a_model(metrics, device_metrics, expected):
     assert score(metrics, device_metrics) == expected
+
+
+def test_a_headline_is_the_accuracy_else_the_loss_and_says_where_it_was_measured():
+    spread = {"mean": 0.25, "p10": 0.1, "p90": 0.5}
+
+    assert headline({"loss": 1.0, "accuracy": 0.5}, {"accuracy": spread}) == Headline("accuracy", 0.5, on_devices=False)
+    assert headline({"loss": 1.0, "accuracy": math.nan}, {}) == Headline("loss", 1.0, on_devices=False)
+    assert headline(None, {"loss": spread}) == Headline("loss", 0.25, on_devices=True)
+    assert headline({"accuracy": None}, {"accuracy": spread}) is None
+    assert headline(None, {}) is None
+
+
+def test_what_is_not_finite_is_measured_as_nothing():
+    assert measured({"loss": math.inf, "accuracy": 0.5}, {}) == {"loss": None, "accuracy": 0.5}

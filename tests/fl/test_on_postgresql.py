@@ -11,6 +11,7 @@ from tests.test_house import ROOT
 # Those in which a database decides: who comes first, what is refused, what is seen at one moment. Of the log itself,
 # test_event_writers says the same with processes.
 MODULES = [
+    "audit",
     "coordination",
     "coordinator",
     "devices",

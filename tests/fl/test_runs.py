@@ -358,3 +358,60 @@ def test_a_run_that_has_ended_cannot_be_stopped_again():
 
     with pytest.raises(WrongMove):
         runs.stop_run(run=run, now=at(2), after_round=True)
+
+
+# ── descriptions ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_renamed_in_any_state_and_the_new_name_is_told():
+    run = started_run()
+    runs.stop_run(run=run, now=NOW)
+    before = len(told(run.stream, "fl_status_update"))
+
+    runs.describe_run(run=run, name=" winter ", now=at(1))
+
+    run.refresh_from_db()
+    assert run.name == "winter"
+    assert [status["run_name"] for status in told(run.stream, "fl_status_update")[before:]] == ["winter"]
+
+
+def test_tags_and_notes_change_without_a_word():
+    run = create(name="n", tags=["old"], notes="old")
+    before = len(told(run.stream, "fl_status_update"))
+
+    runs.describe_run(run=run, tags=[" a  b ", "A B", "", "c"], notes=" new ", now=at(1))
+
+    run.refresh_from_db()
+    assert (run.name, run.tags, run.notes) == ("n", ["a b", "c"], "new")
+    assert len(told(run.stream, "fl_status_update")) == before
+
+
+def test_what_is_not_given_stays():
+    run = create(name="n", tags=["t"], notes="why")
+
+    runs.describe_run(run=run, now=at(1))
+
+    run.refresh_from_db()
+    assert (run.name, run.tags, run.notes) == ("n", ["t"], "why")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": " "}, "name"),
+        ({"name": "n" * 101}, "name"),
+        ({"tags": ["t" * 41]}, "tags"),
+        ({"tags": ["a,b"]}, "tags"),
+        ({"tags": [str(number) for number in range(11)]}, "tags"),
+        ({"notes": "n" * 2001}, "notes"),
+    ],
+)
+def test_a_description_that_cannot_be_changes_nothing(changes, field):
+    run = create(name="n", tags=["t"], notes="why")
+
+    with pytest.raises(InvalidRun) as refused:
+        runs.describe_run(run=run, now=at(1), **{"name": "other", **changes})
+
+    run.refresh_from_db()
+    assert refused.value.field == field
+    assert (run.name, run.tags, run.notes) == ("n", ["t"], "why")

@@ -325,3 +325,31 @@ test("waiting has full jitter under a bound that doubles up to half a minute", (
 test("restarts and what networks do are temporary", () => {
   assert.deepEqual([1000, 1001, 1006, 1011, 1012, 1013, 4001, 4008, 4013].filter(isTerminal), []);
 });
+
+test("the way to the server and back is measured when asked for, once at a time", () => {
+  const world = connected();
+  world.socket.measure();
+  world.socket.measure();
+  world.passes(18);
+  world.wire().says({ event: "result", id: "another", data: {} });
+  assert.equal(world.socket.roundTrip, null);
+
+  world.wire().says({ event: "result", id: world.wire().sent[0].id, data: {} });
+
+  assert.deepEqual(world.wire().sent, [{ type: "heartbeat", id: "way-1" }]);
+  assert.deepEqual(world.socket.roundTrip, { ms: 18, at: 18 });
+  assert.deepEqual(world.frames.map((frame) => frame.id), ["another"]);
+});
+
+test("a question that a lost connection left open is asked again on the next", () => {
+  const world = connected();
+  world.socket.measure();
+  world.wire().breaks(1006);
+  world.socket.measure();
+  world.socket.connect();
+  world.hello();
+
+  world.socket.measure();
+
+  assert.deepEqual(world.wire().sent, [{ type: "heartbeat", id: "way-2" }]);
+});

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { rectangles, ticks } from "../../static/js/parts/ribbon.js";
-import { bestOf, columns, inOrder, isMeasuredOnDevices, medianSeconds, valueOf } from "../../static/js/series.js";
+import { linesOf, rectangles, ticks } from "../../static/js/parts/ribbon.js";
+import { bestOf, columns, inOrder, isMeasuredOnDevices, joined, medianSeconds, smooth, valueOf } from "../../static/js/series.js";
 
 const line = (number, changes = {}) => ({
   number,
@@ -21,31 +21,78 @@ const line = (number, changes = {}) => ({
 test("null and not a number are gaps, never zeros", () => {
   const rounds = [line(1), line(2, { metrics: { accuracy: null } }), line(3, { metrics: { accuracy: NaN } }), line(4, { metrics: {} })];
 
-  assert.deepEqual(columns(rounds, "accuracy")[1], [0.1, null, null, null]);
+  const { mean, notFinite } = columns(rounds, "accuracy");
+
+  assert.deepEqual(mean, [0.1, null, null, null]);
+  assert.deepEqual(notFinite, [2, 3]);
 });
 
 test("a failed round is a gap, an open one is not there yet", () => {
   const rounds = [line(1), line(2, { state: "failed", version: null, metrics: null, device_metrics: {} }), line(3, { state: "training", version: null })];
 
-  assert.deepEqual(columns(rounds, "accuracy"), [[1, 2], [0.1, null], [0.2, null], [0.4, null]]);
+  const { last, mean, low, high } = columns(rounds, "accuracy");
+
+  assert.deepEqual([last, mean, low, high], [[1, 2], [0.1, null], [0.2, null], [0.4, null]]);
 });
 
 test("where the server has no data, the devices' means are drawn", () => {
   const rounds = [line(0, { metrics: null, device_metrics: {} }), line(1, { metrics: null })];
 
   assert.equal(isMeasuredOnDevices(rounds), true);
-  assert.deepEqual(columns(rounds, "accuracy", { onDevices: true })[1], [null, 0.3]);
+  assert.deepEqual(columns(rounds, "accuracy", { onDevices: true }).mean, [null, 0.3]);
   assert.equal(valueOf(rounds[1], "accuracy", false), null);
   assert.equal(isMeasuredOnDevices([]), false);
 });
 
-test("the spread can be left out", () => {
-  assert.deepEqual(columns([line(1)], "accuracy", { spread: false }).slice(2), [[null], [null]]);
+test("the rounds of a very long run that are not told one by one stand before the others, with their extremes", () => {
+  const earlier = {
+    first: [1, 3],
+    last: [2, 3],
+    seconds: [2, 3],
+    metrics: { accuracy: { min: [0.1, 0.3], mean: [0.15, 0.3], max: [0.2, 0.3], p10: [0, 0.25], p90: [1, 0.35], not_finite: [] } },
+    selected: [8, 4],
+    updates_received: [6, 4],
+    failed: [1, 0],
+  };
+
+  const { last, mean, low, high } = columns([line(4)], "accuracy", { earlier });
+
+  assert.deepEqual(last, [2, 3, 4]);
+  assert.deepEqual(mean, [0.15, 0.3, 0.4]);
+  assert.deepEqual(low, [0.1, 0.25, 0.2]);
+  assert.deepEqual(high, [0.2, 0.35, 0.4]);
+  assert.deepEqual(ticks([...linesOf(earlier), line(4)], 4, 2), [
+    { from: 1, to: 2, kind: "complete", missed: 0.25, failed: 0.5 },
+    { from: 3, to: 4, kind: "complete", missed: 0, failed: 0 },
+  ]);
+});
+
+test("time is counted from the start of the run, and unknown is a gap", () => {
+  const rounds = [line(0), line(1, { ended_at: "2030-01-01T12:00:05Z" }), line(2, { ended_at: null })];
+
+  assert.deepEqual(columns(rounds, "accuracy", { startedAt: "2030-01-01T12:00:00Z" }).seconds, [0, 5, null]);
+});
+
+test("smoothing begins at the first value, follows slowly, and leaves gaps", () => {
+  const smoothed = smooth([1, null, 0, 0], 0.5);
+
+  assert.equal(smoothed[0], 1);
+  assert.equal(smoothed[1], null);
+  assert.ok(smoothed[2] > smoothed[3] && smoothed[3] > 0);
+  assert.deepEqual(smooth([1, 0], 0), [1, 0]);
+});
+
+test("two curves stand on one axis: a line is drawn through the other's places, gaps stay gaps", () => {
+  const [x, own, other] = joined([1, 2, 3], [[0.1, null, 0.3]], [2, 4], [0.5, 0.6]);
+
+  assert.deepEqual(x, [1, 2, 3, 4]);
+  assert.deepEqual(own, [0.1, null, 0.3, undefined]);
+  assert.deepEqual(other, [undefined, 0.5, undefined, 0.6]);
 });
 
 test("the best value is the first of the best", () => {
-  assert.deepEqual(bestOf([[1, 2, 3], [0.5, 0.7, 0.7]], (a, b) => a > b), { value: 0.7, round: 2 });
-  assert.equal(bestOf([[1], [null]], (a, b) => a > b), null);
+  assert.deepEqual(bestOf([1, 2, 3], [0.5, 0.7, 0.7], (a, b) => a > b), { value: 0.7, round: 2 });
+  assert.equal(bestOf([1], [null], (a, b) => a > b), null);
 });
 
 test("the median is of what was measured", () => {

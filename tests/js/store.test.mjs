@@ -229,3 +229,32 @@ test("an event that the page does not know is ignored", () => {
 
   assert.equal(store.changed.size, 0);
 });
+
+const model = (changes = {}) => ({ run_id: 1, round: 1, phase: "completed", version: 1, metrics: { accuracy: 0.5, loss: 1 }, device_metrics: {}, is_best: false, ...changes });
+const emptyCurve = (run_id) => ({ run_id, started_at: "2030-01-01T11:59:50Z", on_devices: false, rounds: [], seconds: [], accuracy: [], loss: [] });
+
+test("the curves of several runs grow, each by its own events", () => {
+  const store = storeOf({ run_id: null, runs: [status(), status({ run_id: 2 })], curves: [emptyCurve(1), emptyCurve(2)] });
+
+  store.apply(durable("model_aggregation", model(), 1));
+  store.apply(durable("model_aggregation", model({ run_id: 2, metrics: null, device_metrics: { loss: { mean: 3, p10: 3, p90: 3 } } }), 1, "run:2"));
+  store.apply(durable("model_aggregation", model({ run_id: 3 }), 1, "run:3"));
+  store.apply(durable("fl_status_update", status({ round: 2, round_state: "failed" }), 2));
+
+  const [first, second] = [store.curves.get(1), store.curves.get(2)];
+  assert.deepEqual([first.rounds, first.seconds, first.accuracy], [[1, 2], [10, 10], [0.5, null]]);
+  assert.deepEqual([second.rounds, second.loss, second.on_devices], [[1], [3], true]);
+  assert.equal(store.curves.size, 2);
+});
+
+test("the best of a run stays until a model is better, and its end is when it was told", () => {
+  const store = storeOf({ run_id: null });
+
+  store.apply(durable("model_aggregation", model({ is_best: true }), 1));
+  store.apply(durable("model_aggregation", model({ round: 2, metrics: { accuracy: 0.25 } }), 2));
+  store.apply(durable("fl_status_update", status({ state: "completed", actions: [] }), 3));
+  store.apply({ ...durable("fl_status_update", status({ state: "completed", run_name: "renamed", actions: [] }), 4), timestamp: "2030-01-02T12:00:00Z" });
+
+  const { best, last, ended_at } = store.figures.get(1);
+  assert.deepEqual([best.value, last.value, ended_at], [0.5, 0.25, "2030-01-01T12:00:00Z"]);
+});

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from ipaddress import ip_network
 
 import pytest
 from django.contrib.auth.models import Group
@@ -10,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from edge.protocol.server import Position
-from fl.models import Event, IdempotentRequest, Run, Stream
+from fl.models import AuditEntry, Event, IdempotentRequest, Run, Stream
 from realtime.authentication import origin_is_allowed
 from realtime.process import this_process
 from tests.builders import person
@@ -464,6 +465,16 @@ async def test_heartbeats_tell_the_heads_that_moved_and_nothing_when_idle(loop, 
     assert (await socket.until("heartbeat"))["data"]["s"] == {}
 
 
+async def test_a_heartbeat_with_an_id_is_answered_so_that_the_way_can_be_measured(loop):
+    socket = await connected("/ws/dashboard")
+
+    await socket.say("heartbeat")
+    await socket.say("heartbeat", id="way-1")
+
+    answer = await socket.until("result")
+    assert (answer["id"], answer["data"]["ok"]) == ("way-1", True)
+
+
 async def test_one_who_only_listens_stays_connected(loop, settings):
     settings.QFLARE_HEARTBEAT_SECONDS = 0.2
     socket = await connected("/ws/dashboard")
@@ -652,6 +663,21 @@ async def test_an_admin_broadcasts_to_chosen_types_once_however_often_it_is_sent
     assert sockets["admin"].waiting == 0
     assert await asyncio.to_thread(lambda: Event.objects.filter(event="broadcast").count()) == 2
     assert await asyncio.to_thread(IdempotentRequest.objects.count) == 1
+
+
+async def test_a_broadcast_by_socket_is_noted_once_with_its_person_address_and_door(loop, settings):
+    settings.QFLARE_TRUSTED_PROXIES = [ip_network("127.0.0.1/32")]
+    cookie, proxied = await signed_in("ada", "admin"), {"x-forwarded-for": "192.0.2.7"}
+    admin = await Socket("/ws/admin", cookie=cookie, headers=proxied).connect()
+    await admin.opened()
+
+    for id, message in (("1", "noon"), ("2", "noon"), ("3", "")):
+        args = {"message": message, "audiences": ["admin"]}
+        await admin.say("cmd", id=id, name="admin.broadcast", args=args, idem=f"of {message}")
+        await admin.until("result" if message else "error")
+
+    entries = AuditEntry.objects.filter(act="broadcast.send").values_list("person_name", "subject", "address", "door")
+    assert await asyncio.to_thread(list, entries) == [("ada", "to admin", "192.0.2.7", "socket")]
 
 
 @pytest.mark.parametrize(

@@ -1,133 +1,227 @@
-// The learning curve: accuracy above loss, one cursor for both, the devices' spread as a band. Its data change under a
-// zoom that stays; where nothing was measured there is a gap.
+// The learning curve: accuracy above loss, one cursor for both, the devices' spread as a band, another run beside it. Its
+// data change under a zoom that stays; what the viewer has chosen stands in the address.
 
+import { METRICS, makePlot } from "../curve-plot.js";
 import { part, setField, setText, show } from "../dom.js";
-import { loss, percent } from "../format.js";
-import { bestOf, columns, inOrder, isMeasuredOnDevices } from "../series.js";
+import { seconds } from "../format.js";
+import { bestOf, columns, inOrder, isMeasuredOnDevices, joined, ofSeries, smooth } from "../series.js";
+import { choose, chosen } from "../view.js";
+import { notify } from "./notices.js";
 
-const METRICS = {
-  accuracy: { write: percent, better: (a, b) => a > b, colour: "--curve-accuracy" },
-  loss: { write: loss, better: (a, b) => a < b, colour: "--curve-loss" },
-};
-
-// A custom property with light-dark() in it is only resolved where a colour is asked for.
-const probe = document.createElement("span");
-probe.hidden = true;
-
-function colour(name, alpha = 1) {
-  probe.style.color = `var(${name})`;
-  const resolved = getComputedStyle(probe).color;
-  return alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
-}
+const NAMES = Object.keys(METRICS);
+const EMPTY = { last: [], seconds: [], mean: [], low: [], high: [], notFinite: [] };
 
 export function mount(store) {
   const root = part("curve");
   if (!root || !window.uPlot) return null;
-  root.append(probe);
-  const chart = new Curve(root, store);
-  return { slices: ["rounds"], paint: () => chart.update() };
+  const curve = new Curve(root, store);
+  return { slices: ["rounds"], paint: () => curve.update() };
 }
+
+/** What one may choose, and how it stands in the address. */
+const CHOICES = {
+  x: { read: (text) => (text === "time" ? "time" : "round"), rest: "round" },
+  smooth: { read: (text) => Math.min(0.95, Math.max(0, Number(text) || 0)), rest: 0 },
+  spread: { read: (text) => text !== "0", rest: true },
+  log: { read: (text) => text === "1", rest: false },
+  base: { read: (text) => (/^\d{1,9}$/.test(text ?? "") ? Number(text) : null), rest: null },
+};
+const written = (name, value) => (value === CHOICES[name].rest ? null : value === true ? 1 : value === false ? 0 : value);
 
 class Curve {
   constructor(root, store) {
-    Object.assign(this, { root, store, zoomed: false, index: null, plots: {}, data: {} });
-    this.spread = root.querySelector("[data-spread]");
-    this.spread.addEventListener("change", () => this.update());
-    root.querySelector("[data-reset]").addEventListener("click", () => this.#reset());
+    Object.assign(this, { root, store, index: null, plots: {}, data: {}, columns: {}, base: null });
+    this.view = Object.fromEntries(Object.entries(CHOICES).map(([name, { read }]) => [name, read(chosen(name))]));
+    this.zoom = readZoom();
     document.documentElement.addEventListener("shade", () => this.#each((plot) => plot.redraw(false)));
+    this.#controls();
     this.#read();
-    for (const name of Object.keys(METRICS)) this.plots[name] = this.#plot(name);
+    this.#build();
     this.#keys();
     this.#legends();
+    if (this.view.base !== null) this.#fetchBase();
   }
 
   update() {
     this.#read();
-    for (const [name, plot] of Object.entries(this.plots)) {
-      const range = this.zoomed ? { ...plot.scales.x } : null;
-      plot.setData(this.data[name], true);
-      if (range) plot.setScale("x", { min: range.min, max: range.max });
-    }
+    this.#each((plot, name) => plot.setData(this.data[name], !this.zoom));
     this.#legends();
   }
 
+  // ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
   #read() {
-    const rounds = inOrder(this.store.rounds);
-    this.onDevices = isMeasuredOnDevices(rounds);
-    for (const name of Object.keys(METRICS)) {
-      this.data[name] = columns(rounds, name, { onDevices: this.onDevices, spread: this.spread.checked });
+    const { store, view, base } = this;
+    const rounds = inOrder(store.rounds);
+    const options = { onDevices: isMeasuredOnDevices(rounds), startedAt: store.run?.started_at, earlier: store.earlier };
+    for (const name of NAMES) {
+      const own = columns(rounds, name, options);
+      const other = base ? ofSeries(base, name) : EMPTY;
+      const place = (column) => (view.x === "time" ? column.seconds : column.last);
+      const rows = [own.mean, view.smooth ? smooth(own.mean, view.smooth) : [], view.spread ? own.low : [], view.spread ? own.high : [], own.last];
+      const [x, ...values] = joined(place(own), rows, place(other), other.mean);
+      const [mean, smoothed, low, high, numbers, beside] = values;
+      this.columns[name] = { ...own, x, mean, low, high, numbers, beside };
+      this.data[name] = [x, mean, smoothed, low, high, beside];
     }
+    this.marks = this.#marks(rounds);
   }
 
-  #plot(name) {
-    const target = this.root.querySelector(`[data-plot="${name}"]`);
-    const { colour: token, write } = METRICS[name];
-    const line = () => colour(token);
-    const axis = { stroke: () => colour("--ink-faint"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    const edge = { stroke: "transparent", points: { show: false }, width: 0 };
-    const values = name === "accuracy" ? (_, splits) => splits.map((value) => `${Math.round(value * 1000) / 10} %`) : (_, splits) => splits.map((value) => String(Math.round(value * 1000) / 1000));
-    const plot = new window.uPlot(
-      {
-        width: target.clientWidth || 600,
-        height: target.clientHeight,
-        legend: { show: false },
-        padding: [10, 14, 0, 0],
-        cursor: { y: false, sync: { key: "curve" }, drag: { x: true, y: false, setScale: false }, points: { size: 9, fill: line, stroke: line } },
-        scales: { x: { time: false, range: (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)] }, y: { range: yRange(name) } },
-        axes: [{ ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], size: 28 }, { ...axis, values, size: 58 }],
-        series: [
-          {},
-          { label: name, stroke: line, width: 2, points: { show: (self) => self.data[0].length < 80, size: 5, stroke: line, fill: () => colour("--surface") }, value: (_, value) => write(value) },
-          { ...edge, label: "p10" },
-          { ...edge, label: "p90" },
-        ],
-        bands: [{ series: [3, 2], fill: () => colour(token, 0.14) }],
-        hooks: {
-          setCursor: [(self) => this.#read_at(self.cursor.idx)],
-          setSelect: [(self) => this.#zoom(self)],
-        },
-      },
-      this.data[name],
-      target,
-    );
-    plot.over.addEventListener("dblclick", () => this.#reset());
-    new ResizeObserver(() => plot.setSize({ width: target.clientWidth, height: target.clientHeight })).observe(target);
-    return plot;
+  /** Where the run was paused, and which rounds failed; each at its place on the axis. */
+  #marks(rounds) {
+    const { store, view } = this;
+    const started = Date.parse(store.run?.started_at ?? "");
+    const place = (round, at) => (view.x === "time" ? (Date.parse(at) - started) / 1000 : (round ?? 0));
+    const failed = rounds.filter((line) => line.state === "failed").map((line) => ({ x: place(line.number, line.ended_at), text: line.reason || "failed", tone: "bad" }));
+    const paused = store.marks.map((mark) => ({ x: place(mark.round, mark.at), text: mark.text, tone: "plain" }));
+    return [...failed, ...paused].filter(({ x }) => Number.isFinite(x)).sort((a, b) => a.x - b.x);
   }
 
-  #zoom(plot) {
-    if (plot.select.width < 4) return;
-    const min = plot.posToVal(plot.select.left, "x");
-    const max = plot.posToVal(plot.select.left + plot.select.width, "x");
-    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-    if (max - min < 1) return;
-    this.zoomed = true;
-    this.#each((other) => other.setScale("x", { min, max }));
-    show(this.root.querySelector("[data-reset]"), true);
+  #marked(name) {
+    const { numbers, x, notFinite } = this.columns[name];
+    return { marks: this.marks, notFinite: notFinite.map((round) => x[numbers.indexOf(round)]) };
   }
 
-  #reset() {
-    this.zoomed = false;
-    show(this.root.querySelector("[data-reset]"), false);
-    this.#each((plot, name) => plot.setData(this.data[name], true));
+  async #fetchBase() {
+    const { base } = this.view;
+    this.base = null;
+    if (base !== null) {
+      const answer = await fetch(`/api/v1/runs/${base}/series/?width=${this.root.clientWidth || 900}`, { credentials: "same-origin" });
+      if (this.view.base !== base) return;
+      if (answer.ok) this.base = await answer.json();
+      else notify({ severity: "warning", title: "The baseline cannot be shown", detail: `The server answered ${answer.status} for run ${base}.` });
+    }
+    this.update();
+  }
+
+  // ── plots ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #options(name) {
+    return { name, axis: this.view.x, log: name === "loss" && this.view.log, marked: () => this.#marked(name) };
+  }
+
+  #build() {
+    for (const name of NAMES) {
+      const target = this.root.querySelector(`[data-plot="${name}"]`);
+      this.plots[name]?.destroy();
+      const hooks = { setCursor: [(self) => this.#readAt(self.cursor.idx)], setSelect: [(self) => this.#select(self)] };
+      const size = () => ({ width: target.clientWidth || 600, height: target.clientHeight });
+      this.plots[name] = makePlot(target, this.data[name], { ...this.#options(name), size: size(), hooks });
+      this.plots[name].over.addEventListener("dblclick", () => this.#zoomTo(null));
+      this.resize ??= new ResizeObserver(() => this.#each((plot, each) => plot.setSize(sizeOf(this.root, each))));
+      this.resize.observe(target);
+    }
+    if (this.zoom) this.#applyZoom();
   }
 
   #each(act) {
     for (const [name, plot] of Object.entries(this.plots)) act(plot, name);
   }
 
+  #select(plot) {
+    if (plot.select.width < 4) return;
+    const { left, width } = plot.select;
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.#zoomTo([plot.posToVal(left, "x"), plot.posToVal(left + width, "x")]);
+  }
+
+  #zoomTo(range) {
+    if (range && range[1] - range[0] < 1) return;
+    this.zoom = range;
+    choose({ from: range && Math.round(range[0] * 100) / 100, to: range && Math.round(range[1] * 100) / 100 });
+    if (range) this.#applyZoom();
+    else this.#each((plot, name) => plot.setData(this.data[name], true));
+    show(this.root.querySelector("[data-reset]"), Boolean(range));
+  }
+
+  #applyZoom() {
+    const [min, max] = this.zoom;
+    this.#each((plot) => plot.setScale("x", { min, max }));
+    show(this.root.querySelector("[data-reset]"), true);
+  }
+
+  /** Zoom about the middle by a factor, for those who do not drag. */
+  #zoomBy(factor) {
+    const { min, max } = this.plots.accuracy.scales.x;
+    const [from, to] = [this.data.accuracy[0][0] ?? 0, this.data.accuracy[0].at(-1) ?? 1];
+    const half = ((max - min) * factor) / 2;
+    const middle = (min + max) / 2;
+    const range = [Math.max(from, middle - half), Math.min(to, middle + half)];
+    this.#zoomTo(range[0] <= from && range[1] >= to ? null : range);
+  }
+
+  // ── choices ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #controls() {
+    const form = this.root.querySelector("[data-view]");
+    form.classList.remove("unready");
+    for (const [name, value] of Object.entries(this.view)) for (const control of form.querySelectorAll(`[name="${name}"]`)) fill(control, value);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", ({ target }) => target.name in CHOICES && this.#choose(target.name, readControl(target)));
+    const press = (name, act) => form.querySelector(`[data-${name}]`).addEventListener("click", act);
+    press("reset", () => this.#zoomTo(null));
+    press("closer", () => this.#zoomBy(0.5));
+    press("wider", () => this.#zoomBy(2));
+    press("image", () => this.#saveImage());
+    this.root.addEventListener("toggle-choice", ({ detail }) => this.#toggle(detail));
+  }
+
+  /** A key was pressed that stands for a choice: `log`, or `base` for the last baseline and none in turn. */
+  #toggle(name) {
+    const form = this.root.querySelector("[data-view]");
+    const control = form.querySelector(`[name="${name}"]`);
+    if (name === "log") control.checked = !control.checked;
+    else control.value = control.value ? "" : (control.options[1]?.value ?? "");
+    this.#choose(name, readControl(control));
+  }
+
+  #choose(name, value) {
+    this.view[name] = CHOICES[name].read(value);
+    choose({ [name]: written(name, this.view[name]) });
+    if (name === "base") {
+      this.#fetchBase();
+      return;
+    }
+    if (name === "x") this.#zoomTo(null);
+    this.#read();
+    this.#build();
+    this.#legends();
+  }
+
+  async #saveImage() {
+    const { drawImage, save } = await import("../curve-image.js");
+    const { run_name: title, run_id: id } = this.store.run;
+    const legends = NAMES.map((name) => `${METRICS[name].title} ${this.#lastOf(name)}, ${this.#bestOf(name)}`);
+    const canvas = await drawImage(title, legends, (name) => ({ data: this.data[name], options: this.#options(name) }));
+    save(canvas, `run-${id}-curve.png`);
+  }
+
+  // ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #lastOf(name) {
+    const { mean } = this.columns[name];
+    const last = mean.findLastIndex((value) => typeof value === "number");
+    return last < 0 ? "" : METRICS[name].write(mean[last]);
+  }
+
+  #bestOf(name) {
+    const { mean, numbers } = this.columns[name];
+    const best = bestOf(numbers, mean.map((value) => value ?? null), METRICS[name].better);
+    return best ? `best ${METRICS[name].write(best.value)} in round ${best.round}` : "nothing measured yet";
+  }
+
   #legends() {
-    this.root.dataset.points = String(this.data.accuracy[1].filter((value) => value !== null).length);
-    for (const [name, { write, better }] of Object.entries(METRICS)) {
-      const [x, values] = this.data[name];
-      const last = values.findLastIndex((value) => value !== null);
-      setField(this.root, name, last < 0 ? "" : write(values[last]));
-      const best = bestOf([x, values], better);
-      setField(this.root, `best_${name}`, best ? `best ${write(best.value)} in round ${best.round}` : "nothing measured yet");
+    this.root.dataset.points = String(this.columns.accuracy.mean.filter((value) => typeof value === "number").length);
+    for (const name of NAMES) {
+      setField(this.root, name, this.#lastOf(name));
+      setField(this.root, `best_${name}`, this.#bestOf(name));
+      const beside = this.base && ofSeries(this.base, name).mean.findLast((value) => value !== null);
+      setField(this.root, `base_${name}`, this.base ? `${this.base.label} ${METRICS[name].write(beside) || "not measured"}` : "");
+      show(this.root.querySelector(`[data-base="${name}"]`), Boolean(this.base));
     }
   }
 
-  #read_at(index) {
+  #readAt(index) {
     if (index === this.index) return;
     this.index = index;
     const reading = this.root.querySelector('[data-field="reading"]');
@@ -137,13 +231,19 @@ class Curve {
   }
 
   #sentence(index) {
-    const parts = Object.entries(METRICS).map(([name, { write }]) => {
-      const [, values, low, high] = this.data[name];
-      const value = values[index] === null ? "not measured" : write(values[index]);
-      const spread = low[index] === null ? "" : ` (devices ${write(low[index])} to ${write(high[index])})`;
-      return `${name} ${value}${spread}`;
-    });
-    return `Round ${this.data.accuracy[0][index]}: ${parts.join(", ")}`;
+    const { x, numbers } = this.columns.accuracy;
+    const where = this.view.x === "time" ? `After ${seconds(x[index])}` : `Round ${x[index]}`;
+    const round = this.view.x === "time" && numbers[index] !== undefined ? `, round ${numbers[index]}` : "";
+    return `${where}${round}: ${NAMES.map((name) => this.#wordsAt(name, index)).join(", ")}`;
+  }
+
+  #wordsAt(name, index) {
+    const { mean, low, high, beside, numbers, notFinite } = this.columns[name];
+    const { write } = METRICS[name];
+    const value = notFinite.includes(numbers[index]) ? "NaN" : write(mean[index]) || "not measured";
+    const spread = typeof low[index] === "number" ? ` (devices ${write(low[index])} to ${write(high[index])})` : "";
+    const other = typeof beside[index] === "number" ? `, ${this.base.label} ${write(beside[index])}` : "";
+    return `${name} ${value}${spread}${other}`;
   }
 
   #keys() {
@@ -152,13 +252,13 @@ class Curve {
     const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
     target.addEventListener("keydown", (event) => {
       const step = steps[event.key];
-      const rounds = this.data.accuracy[0];
-      if (step === undefined || !rounds.length) return;
+      const places = this.data.accuracy[0];
+      if (step === undefined || !places.length) return;
       event.preventDefault();
       reading.setAttribute("aria-live", "polite");
-      const next = Math.min(rounds.length - 1, Math.max(0, (this.index ?? (step > 0 ? -1 : rounds.length)) + step));
+      const next = Math.min(places.length - 1, Math.max(0, (this.index ?? (step > 0 ? -1 : places.length)) + step));
       const plot = this.plots.accuracy;
-      plot.setCursor({ left: plot.valToPos(rounds[next], "x"), top: 1 });
+      plot.setCursor({ left: plot.valToPos(places[next], "x"), top: 1 });
     });
     target.addEventListener("blur", () => {
       reading.setAttribute("aria-live", "off");
@@ -167,10 +267,20 @@ class Curve {
   }
 }
 
-function yRange(name) {
-  return (_, min, max) => {
-    if (min === null || max === null) return [0, 1];
-    const room = Math.max((max - min) * 0.08, 0.01);
-    return [Math.max(0, min - room), name === "accuracy" ? Math.min(1, max + room) : max + room];
-  };
+function sizeOf(root, name) {
+  const target = root.querySelector(`[data-plot="${name}"]`);
+  return { width: target.clientWidth, height: target.clientHeight };
 }
+
+function readZoom() {
+  const [from, to] = [chosen("from"), chosen("to")].map((text) => (text === null ? NaN : Number(text)));
+  return to - from >= 1 ? [from, to] : null;
+}
+
+function fill(control, value) {
+  if (control.type === "checkbox") control.checked = value;
+  else if (control.type === "radio") control.checked = control.value === value;
+  else control.value = value ?? "";
+}
+
+const readControl = (control) => (control.type === "checkbox" ? (control.checked ? "1" : "0") : control.value);

@@ -1,7 +1,11 @@
-// The feed of events, newest first; it stands still while somebody reads in it.
+// The feed of events, newest first; it can be narrowed to troubles, and stands still while somebody reads in it.
 
-import { field, part, setAttribute, setField, setTime, setTone, show, syncList } from "../dom.js";
+import { field, fillList, part, setAttribute, setField, setIcon, setTime, setTone, show } from "../dom.js";
+import { SEVERITIES, fold } from "../feed.js";
 import { asTime } from "../times.js";
+import { choose, chosen } from "../view.js";
+
+const ROWS = 60;
 
 export function mount(store) {
   const root = part("feed");
@@ -11,22 +15,44 @@ export function mount(store) {
   // What moves under a pointer or the keyboard's focus cannot be read: it waits until they leave.
   const frame = list.parentElement;
   const isRead = () => frame.matches(":hover, :focus-within");
+  let severity = chosen("severity") in SEVERITIES ? chosen("severity") : "";
   let waits = false;
   const paint = () => {
     waits = isRead();
-    if (waits) return;
-    syncList(list, template, store.told, (line) => line.key, paintEvent);
-    show(root.querySelector("[data-empty]"), store.told.length === 0);
+    if (!waits) paintNow();
+  };
+  const paintNow = () => {
+    const tones = SEVERITIES[severity];
+    const lines = fold(store.told.filter((line) => !tones || tones.has(line.tone))).slice(0, ROWS);
+    fillList(list, template, lines, paintEvent);
+    show(root.querySelector("[data-empty]"), lines.length === 0);
   };
   for (const end of ["pointerleave", "focusout"]) frame.addEventListener(end, () => waits && setTimeout(paint));
+  for (const link of root.querySelectorAll("[data-severity]")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      severity = link.dataset.severity;
+      choose({ severity });
+      for (const other of root.querySelectorAll("[data-severity]")) mark(other, other === link);
+      paintNow();
+    });
+  }
   return { slices: ["feed"], paint };
 }
 
+function mark(link, isCurrent) {
+  if (isCurrent) link.setAttribute("aria-current", "true");
+  else link.removeAttribute("aria-current");
+}
+
 function paintEvent(row, line) {
-  if (field(row, "title").textContent === line.title && row.querySelector("time").getAttribute("datetime")) return;
+  setField(row, "count", line.count > 1 ? `×${line.count}` : "");
+  if (row.dataset.key === line.key) return;
+  row.dataset.key = line.key;
   setTone(row, line.tone);
-  setAttribute(row.querySelector("use"), "href", row.querySelector("use").getAttribute("href").replace(/#.*/, `#${line.icon}`));
+  setIcon(row, line.icon);
   setField(row, "title", line.title);
   setField(row, "detail", line.detail);
+  setAttribute(row, "title", [line.title, line.detail].filter(Boolean).join(": "));
   setTime(row.querySelector("time"), line.timestamp, asTime);
 }

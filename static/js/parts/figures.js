@@ -2,7 +2,7 @@
 
 import { part, setField } from "../dom.js";
 import { onlineOf } from "../fleet.js";
-import { loss, percent, seconds } from "../format.js";
+import { change, loss, percent, points, seconds } from "../format.js";
 import { inOrder, isMeasuredOnDevices, medianSeconds, valueOf } from "../series.js";
 
 export function mount(store) {
@@ -15,9 +15,9 @@ export function mount(store) {
       const published = rounds.filter((line) => line.version !== null);
       const newest = published.at(-1);
       const onDevices = isMeasuredOnDevices(rounds);
-      for (const [name, write] of [["accuracy", percent], ["loss", loss]]) {
+      for (const [name, write, writeChange] of [["accuracy", percent, points], ["loss", loss, change]]) {
         setField(root, name, (newest && write(valueOf(newest, name, false))) || "–");
-        setField(root, `${name}_note`, noteOf(newest, name, write, onDevices));
+        setField(root, `${name}_note`, onDevices || !newest ? noteOf(newest, name, write) : `version ${newest.version}, ${movedOf(published, name, writeChange)}`);
       }
       setField(root, "online", String(onlineOf(store)));
       setField(root, "devices", String(store.devices.size));
@@ -30,9 +30,14 @@ export function mount(store) {
   };
 }
 
-function noteOf(newest, name, write, onDevices) {
+/** Say by how much a metric differs from the round before, where the server measured both. */
+function movedOf(published, name, write) {
+  const [older, newer] = published.slice(-2).map((line) => valueOf(line, name, false));
+  return typeof newer === "number" && typeof older === "number" ? `${write(newer - older)} on the round before` : "on the test split";
+}
+
+function noteOf(newest, name, write) {
   if (!newest) return "nothing measured yet";
-  if (!onDevices) return `version ${newest.version}, on the test split`;
   const mean = write(valueOf(newest, name, true));
   return mean ? `not evaluated here; on devices ${mean}` : "not evaluated here";
 }

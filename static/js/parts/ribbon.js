@@ -27,11 +27,26 @@ export function ticks(rounds, total, most = MOST_TICKS) {
 function kindOf(lines) {
   if (!lines.length) return { kind: "planned", missed: 0, failed: 0 };
   if (lines.some((line) => OPEN.has(line.state))) return { kind: "running", missed: 0, failed: 0 };
-  const failed = lines.filter((line) => line.state === "failed").length / lines.length;
   if (lines.every((line) => line.state === "stopped")) return { kind: "stopped", missed: 0, failed: 0 };
-  const selected = lines.reduce((sum, line) => sum + line.selected, 0);
-  const received = lines.reduce((sum, line) => sum + line.updates_received, 0);
-  return { kind: failed === 1 ? "failed" : "complete", missed: selected ? 1 - received / selected : 0, failed };
+  const sum = (read) => lines.reduce((total, line) => total + read(line), 0);
+  const failed = sum(failedOf) / sum((line) => line.rounds ?? 1);
+  const selected = sum((line) => line.selected);
+  return { kind: failed === 1 ? "failed" : "complete", missed: selected ? 1 - sum((line) => line.updates_received) / selected : 0, failed };
+}
+
+const failedOf = (line) => line.failed ?? (line.state === "failed" ? 1 : 0);
+
+/** Return the columns of a very long run's earlier rounds as lines, each for several rounds. */
+export function linesOf(earlier) {
+  if (!earlier) return [];
+  return earlier.last.map((number, index) => ({
+    number,
+    state: "completed",
+    rounds: number - earlier.first[index] + 1,
+    selected: earlier.selected[index],
+    updates_received: earlier.updates_received[index],
+    failed: earlier.failed[index],
+  }));
 }
 
 /** Return the rectangles of a tick: [class, y, height]. */
@@ -60,7 +75,7 @@ export function mount(store) {
     slices: ["runs", "rounds"],
     paint() {
       const { run } = store;
-      const rounds = inOrder(store.rounds).filter((line) => line.number > 0);
+      const rounds = [...linesOf(store.earlier), ...inOrder(store.rounds)].filter((line) => line.number > 0);
       const found = ticks(rounds, run.rounds);
       setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
       const width = Math.round(svg.clientWidth);
@@ -68,8 +83,8 @@ export function mount(store) {
       if (text === drawn) return;
       drawn = text;
       draw(svg, found, width);
-      const failed = rounds.filter((line) => line.state === "failed").length;
-      const done = rounds.filter((line) => line.state === "completed").length;
+      const failed = rounds.reduce((sum, line) => sum + failedOf(line), 0);
+      const done = rounds.reduce((sum, line) => sum + (line.state === "completed" ? (line.rounds ?? 1) - failedOf(line) : 0), 0);
       setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
     },
   };

@@ -3,6 +3,11 @@
 import { field, part, setAttribute, setField, setText, setWord, show, syncList } from "../dom.js";
 import { OPEN_PHASES } from "../fleet.js";
 import { countdown } from "../format.js";
+import { paintMosaic } from "../mosaic.js";
+
+/** Above so many devices a mosaic shows them all, and the list only those that want a look. */
+const LISTED = 32;
+const NOTABLE = 6;
 
 export function mount(store) {
   const root = part("round");
@@ -21,11 +26,17 @@ export function mount(store) {
       setField(root, "lost", run.updates_lost ? `${run.updates_lost} lost` : "");
       setField(root, "quorum", `quorum ${run.quorum} of ${run.cohort_size}`);
       paintBar(field(root, "bar"), run);
-      const parts = [...store.progress.values()].filter((item) => item.round === run.round).sort((a, b) => (a.device_name < b.device_name ? -1 : 1));
-      syncList(list, template, parts, (item) => item.assignment_id, (row, item) => paintPart(row, item, words));
+      const parts = inOrder([...store.progress.values()].filter((item) => item.round === run.round), words.troubled);
+      const isLarge = parts.length > LISTED;
+      const listed = isLarge ? parts.filter((item) => item.phase !== "accepted").slice(0, NOTABLE) : parts;
+      paintMosaic(field(root, "mosaic"), isLarge ? parts.map((item) => cellOf(item, words)) : []);
+      syncList(list, template, listed, (item) => item.assignment_id, (row, item) => paintPart(row, item, words));
       const empty = root.querySelector("[data-empty]");
       show(empty, parts.length === 0);
       if (!parts.length) setText(empty, run.reason || "No device is selected yet.");
+      const foot = field(root, "foot");
+      show(foot, run.round !== null);
+      setAttribute(foot.firstElementChild, "href", `/runs/${run.run_id}/rounds/${run.round}/`);
       this.second();
     },
     second() {
@@ -36,6 +47,17 @@ export function mount(store) {
       return setText(element, left > 0 ? `${countdown(left)} to the deadline` : "the deadline has passed");
     },
   };
+}
+
+/** Order the devices' parts of a round by name, those in trouble first, as the server does. */
+export function inOrder(parts, troubled) {
+  const isCalm = (item) => (troubled.includes(item.phase) ? 0 : 1);
+  return parts.sort((a, b) => isCalm(a) - isCalm(b) || (a.device_name < b.device_name ? -1 : 1));
+}
+
+function cellOf(item, words) {
+  const { word, tone } = words.assignment[item.phase] ?? words.assignment.assigned;
+  return { word, tone, name: item.device_name };
 }
 
 function paintBar(bar, run) {

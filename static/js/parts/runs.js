@@ -1,25 +1,92 @@
-// The list of runs: states and figures change in the rows that the server rendered.
+// The list of runs: states and figures change in the rows that the server rendered, and no row moves under the reader. A
+// new run is told in a line. What is ticked stands in the address, so that it survives sorting, filters and a copy.
 
-import { field, part, setField, setWord } from "../dom.js";
-import { percent } from "../format.js";
+import { field, part, setAttribute, setField, setText, setWord, show } from "../dom.js";
+import { loss, percent, seconds } from "../format.js";
+
+const OVER = ["completed", "failed", "stopped"];
 
 export function mount(store) {
   const root = part("runs");
   if (!root) return null;
+  ticks(root);
+  const rows = new Map([...root.querySelectorAll("[data-run]")].map((row) => [Number(row.dataset.run), row]));
   return {
-    slices: ["runs", "models"],
+    slices: ["runs", "figures"],
     paint() {
-      for (const row of root.querySelectorAll("[data-run]")) {
-        const status = store.runs.get(Number(row.dataset.run));
-        if (!status) continue;
-        const cell = field(row, "state");
-        setWord(cell.firstElementChild, store.words.run[status.state], cell);
-        const over = status.round !== null && ["completed", "failed", "stopped"].includes(status.round_state);
-        setField(row, "rounds", `${status.round === null ? 0 : status.round - (over ? 0 : 1)} of ${status.rounds}`);
+      for (const [id, row] of rows) {
+        if (store.runs.has(id)) paintStatus(row, store.runs.get(id), store.words);
+        if (store.figures.has(id)) paintFigures(row, store.figures.get(id));
       }
-      const model = store.lastModel;
-      const row = model?.is_best && root.querySelector(`[data-run="${model.run_id}"]`);
-      if (row) setField(row, "best", percent(model.metrics?.accuracy));
+      paintNews(root, store);
+      this.second();
+    },
+    second() {
+      for (const row of rows.values()) {
+        if (!row.dataset.started || row.dataset.ended !== undefined) continue;
+        setField(row, "duration", seconds(Math.max(0, store.now() - Date.parse(row.dataset.started)) / 1000));
+      }
     },
   };
+}
+
+function paintStatus(row, status, words) {
+  const cell = field(row, "state");
+  setWord(cell.firstElementChild, words.run[status.state], cell);
+  setAttribute(cell.firstElementChild, "title", status.reason);
+  setField(row, "name", status.run_name);
+  const over = status.round !== null && OVER.includes(status.round_state);
+  setField(row, "rounds", `${status.round === null ? 0 : status.round - (over ? 0 : 1)} of ${status.rounds}`);
+  if (status.started_at) row.dataset.started ??= status.started_at;
+}
+
+function paintFigures(row, { best, last, ended_at }) {
+  paintFigure(field(row, "best"), best);
+  paintFigure(field(row, "last"), last);
+  if (!ended_at || row.dataset.ended !== undefined) return;
+  row.dataset.ended = "";
+  if (row.dataset.started) setField(row, "duration", seconds(Math.max(0, Date.parse(ended_at) - Date.parse(row.dataset.started)) / 1000));
+}
+
+function paintFigure(cell, figure) {
+  const value = !figure ? "–" : figure.name === "accuracy" ? percent(figure.value) : `loss ${loss(figure.value)}`;
+  setText(cell.querySelector("[data-value]"), value);
+  show(cell.querySelector("[data-where]"), Boolean(figure?.on_devices));
+}
+
+function paintNews(root, store) {
+  const newest = Number(root.dataset.newest);
+  const count = [...store.runs.keys()].filter((id) => id > newest).length;
+  setField(root, "news_count", `${count} new run${count === 1 ? "" : "s"}`);
+  show(field(root, "news"), count > 0);
+}
+
+/** Count the ticks, let them be compared from two on, and keep them in the address and in the links that lead on. */
+function ticks(root) {
+  const form = root.querySelector("[data-compare]");
+  const button = form.querySelector("[data-go]");
+  if (!button) return;
+  const most = Number(root.dataset.most);
+  const boxes = [...form.querySelectorAll("input[name=run]")];
+  const paint = () => {
+    const chosen = boxes.filter((box) => box.checked).length;
+    button.disabled = chosen < 2 || chosen > most;
+    setText(button.querySelector("[data-word]"), chosen ? `Compare ${chosen} run${chosen === 1 ? "" : "s"}` : "Compare");
+    setField(form, "ticked", chosen > most ? `At most ${most} runs can be compared` : chosen < 2 ? `Tick two to ${most} runs to compare them` : "");
+  };
+  form.addEventListener("change", () => {
+    paint();
+    const ids = boxes.filter((box) => box.checked).map((box) => box.value);
+    history.replaceState(history.state, "", withTicks(location.href, ids));
+    for (const link of root.querySelectorAll("a[data-keeps-ticks]")) link.href = withTicks(link.href, ids);
+  });
+  paint();
+}
+
+/** Return an address with these runs as its ticked ones. */
+export function withTicks(address, ids) {
+  const url = new URL(address);
+  url.searchParams.delete("run");
+  for (const id of ids) url.searchParams.append("run", id);
+  return url.href;
 }

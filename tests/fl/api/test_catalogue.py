@@ -53,3 +53,23 @@ def test_steps_are_listed(viewer):
     (clip,) = viewer.get("/api/v1/steps/").json()
 
     assert (clip["name"], clip["parameters"][0]["name"]) == ("clip_norm", "max_norm")
+
+
+def test_one_is_told_who_qualifies_for_a_run_and_who_nearly_does(viewer, training):
+    now = timezone.now()
+    participant(now=now).connect(now, num_examples=5)
+    fleet(1, now=now)
+
+    answer = viewer.get("/api/v1/devices/qualifying/?task=linear&strategy=fedprox&min_examples=6")
+
+    assert answer.json() == {"qualified": 1, "at_work": 2, "too_few_examples": 1}
+
+
+@pytest.mark.parametrize("query", ["", "?task=alchemy", "?task=linear&min_examples=x", "?task=linear&strategy=magic"])
+def test_who_qualifies_for_a_run_that_cannot_be_is_not_told(viewer, query):
+    assert viewer.get(f"/api/v1/devices/qualifying/{query}").status_code == 422
+
+
+def test_who_qualifies_is_for_those_who_may_read(anybody, signed_in):
+    assert anybody.get("/api/v1/devices/qualifying/?task=linear").status_code == 401
+    assert signed_in("").get("/api/v1/devices/qualifying/?task=linear").status_code == 403

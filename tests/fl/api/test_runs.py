@@ -73,6 +73,8 @@ def test_every_field_of_a_plan_can_be_given(operator):
         "max_update_norm": 7.0,
         "public": True,
         "keep_updates": True,
+        "tags": ["clinic", "winter"],
+        "notes": "why",
     }
 
     body = operator.post("/api/v1/runs/", plan).json()
@@ -115,6 +117,62 @@ def test_a_run_is_started_paused_resumed_and_stopped(operator):
     ]
 
     assert states == ["running", "paused", "running", "stopped"]
+
+
+def patch(client, run, changes, **headers):
+    return client.patch(f"/api/v1/runs/{run.pk}/", changes, content_type="application/json", headers=headers)
+
+
+def test_a_runs_name_tags_and_notes_change_and_nothing_else(operator):
+    run = make(rounds=3)
+
+    changed = patch(operator, run, {"name": "winter", "tags": ["a", "A", "b"], "notes": "why"})
+    refused = patch(operator, run, {"rounds": 5})
+
+    run.refresh_from_db()
+    assert {name: changed.json()[name] for name in ("name", "tags", "notes")} == {
+        "name": "winter",
+        "tags": ["a", "b"],
+        "notes": "why",
+    }
+    assert (refused.status_code, error_of(refused)) == (422, "invalid")
+    assert (run.name, run.rounds) == ("winter", 3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": ""}, {"tags": ["a,b"]}, {"tags": "a"}, {"notes": "n" * 2001}, {"tags": None}]
+)
+def test_a_description_that_cannot_be_is_refused(operator, changes):
+    run = make()
+
+    assert patch(operator, run, changes).status_code == 422
+
+
+def test_a_change_is_done_once_under_its_key(operator):
+    run = make()
+
+    first = patch(operator, run, {"name": "winter"}, idempotency_key="k")
+    runs.describe_run(run=run, name="summer", now=timezone.now())
+    again = patch(operator, run, {"name": "winter"}, idempotency_key="k")
+
+    run.refresh_from_db()
+    assert first.json() == again.json()
+    assert run.name == "summer"
+
+
+def test_viewers_describe_nothing(viewer):
+    run = make()
+
+    assert patch(viewer, run, {"name": "mine"}).status_code == 403
+
+
+def test_runs_are_found_by_tag(viewer):
+    make("one", tags=["Winter"])
+    make("two", tags=["winter b"])
+
+    found = viewer.get("/api/v1/runs/?tag=winter").json()["results"]
+
+    assert [run["name"] for run in found] == ["one"]
 
 
 def test_the_log_says_who_paused(operator):
@@ -296,3 +354,27 @@ def test_without_a_best_version_there_is_none(viewer, training):
     Run.objects.update(best_model=None)
 
     assert viewer.get(f"/api/v1/runs/{run.pk}/models/best/").status_code == 404
+
+
+# ── the learning curve ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_runs_series_tells_its_rounds_as_they_were_measured(viewer, trained):
+    body = viewer.get(f"/api/v1/runs/{trained.pk}/series/").json()
+
+    measured = list(GlobalModel.objects.order_by("version").values_list("metrics", flat=True))
+    assert (body["run"], body["label"], body["name"]) == (trained.pk, trained.label, trained.name)
+    assert body["first"] == body["last"] == [0, 1]
+    assert body["metrics"]["loss"]["mean"] == [metrics["loss"] for metrics in measured]
+    assert body["on_devices"] is False
+
+
+def test_the_series_of_a_run_that_one_may_not_see_is_not_found(viewer, anybody, trained):
+    assert viewer.get("/api/v1/runs/999/series/").status_code == 404
+    assert anybody.get(f"/api/v1/runs/{trained.pk}/series/").status_code in (401, 403, 404)
+
+
+def test_a_width_that_cannot_be_is_refused(viewer, trained):
+    refused = viewer.get(f"/api/v1/runs/{trained.pk}/series/?width=100000")
+
+    assert refused.status_code == 422

@@ -1,0 +1,210 @@
+"""Several runs side by side: what their models measured, what differs in their settings, and who was left out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from edge.protocol.server import FlStatusUpdate
+from fl import feed
+from fl.lifecycle import RoundState
+from fl.metrics import SIGNS, measured
+from fl.models import GlobalModel, Round, Run
+from fl.queries.positions import Positions, positions_of
+from fl.queries.run_list import run_number
+from fl.snapshots import consistent_read, standings_of, with_newest
+from fl.visibility import Principal, runs_for
+
+MOST = 6
+"""How many runs one can tell apart by colour and dashes."""
+OFFERED = 30
+"""How many of the newest other runs are offered to be added."""
+
+
+@dataclass
+class Curve:
+    """What the models of a run measured, oldest first: columns of one length.
+
+    Attributes:
+        on_devices: these are the devices' weighted means: the server has no data of the task.
+        seconds: from the start of the run to the model's publication, or to the failure of the round.
+        accuracy: None where nothing finite was measured, as in a round that failed; likewise `loss`.
+    """
+
+    run_id: int
+    started_at: datetime | None
+    on_devices: bool = False
+    rounds: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    accuracy: list[float | None] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+
+    def best(self, name: str) -> "Point | None":
+        """Return the best value of a metric and the first round that had it."""
+        known = self._known(name)
+        return max(known, key=lambda point: (SIGNS[name] * point.value, -point.round)) if known else None
+
+    def last(self, name: str) -> "Point | None":
+        """Return the newest value of a metric."""
+        known = self._known(name)
+        return known[-1] if known else None
+
+    def _known(self, name: str) -> "list[Point]":
+        values: list[float | None] = getattr(self, name)
+        return [Point(value, number) for value, number in zip(values, self.rounds, strict=True) if value is not None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric, and the round whose model it is of."""
+
+    value: float
+    round: int
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One of the runs, in the order in which they were asked for."""
+
+    run: Run
+    status: FlStatusUpdate
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of all the runs."""
+
+    name: str
+    values: list[str]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs do not agree."""
+        return len(set(self.values)) > 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs that are compared, and all that is said of them."""
+
+    runs: list[ComparedRun]
+    settings: list[Setting]
+    left_out: list[str]
+    """A clause for each run that was asked for and is not here."""
+    others: list[Run]
+    """Newest first: what could be added."""
+    positions: Positions
+
+
+def comparison(principal: Principal, wanted: Iterable[str]) -> Comparison:
+    """Read the runs that are asked for, by number or label, as far as there are some and one may see them."""
+    texts = list(dict.fromkeys(text.strip() for text in wanted if text.strip()))
+    numbers = {text: run_number(text) for text in texts}
+    with consistent_read():
+        visible = runs_for(principal)
+        asked = [number for number in dict.fromkeys(numbers.values()) if number is not None]
+        rows = with_newest(visible.filter(pk__in=asked)).select_related("best_model")
+        found = {run.pk: run for run in rows}
+        shown = [found[number] for number in asked if number in found][:MOST]
+        curves = _curves(shown)
+        return Comparison(
+            runs=[ComparedRun(each.run, each.status, curves[each.run.pk]) for each in standings_of(shown)],
+            settings=settings_of(shown),
+            left_out=_left_out(numbers, found, shown),
+            others=list(visible.exclude(pk__in=[run.pk for run in shown]).order_by("-pk")[:OFFERED]),
+            positions=positions_of(principal, shown),
+        )
+
+
+def _left_out(numbers: Mapping[str, int | None], found: Mapping[int, Run], shown: Sequence[Run]) -> list[str]:
+    clauses = []
+    for text, number in numbers.items():
+        run = found.get(number) if number is not None else None
+        if run is None:
+            clauses.append(f"there is no run “{text[:40]}”, or none that you may see")
+        elif run not in shown:
+            clauses.append(f"{run.label} {run.name} is one too many: at most {MOST} runs are compared")
+    return clauses
+
+
+# ── curves ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _curves(runs: Sequence[Run]) -> dict[int, Curve]:
+    curves = {run.pk: Curve(run.pk, run.started_at) for run in runs}
+    for run_id, number, moment, values, on_devices in sorted(
+        [*_published(runs), *_failed(runs)], key=lambda row: row[:2]
+    ):
+        curve = curves[run_id]
+        curve.rounds.append(number)
+        began = curve.started_at or moment
+        curve.seconds.append(max(0.0, (moment - began).total_seconds()))
+        curve.accuracy.append(values.get("accuracy"))
+        curve.loss.append(values.get("loss"))
+        curve.on_devices = curve.on_devices or on_devices
+    return curves
+
+
+_Row = tuple[int, int, datetime, Mapping[str, float | None], bool]
+"""Run, round, when, what was measured, and whether on devices."""
+
+
+def _published(runs: Sequence[Run]) -> Iterable[_Row]:
+    models = GlobalModel.objects.filter(run__in=runs, published_at__isnull=False).order_by()
+    columns = ("run_id", "round__number", "published_at", "metrics", "round__device_metrics")
+    for run_id, number, moment, metrics, device_metrics in models.values_list(*columns):
+        if moment is not None:  # as filtered
+            yield run_id, number or 0, moment, measured(metrics, device_metrics or {}), metrics is None
+
+
+def _failed(runs: Sequence[Run]) -> Iterable[_Row]:
+    rounds = Round.objects.filter(run__in=runs, state=RoundState.FAILED, ended_at__isnull=False).order_by()
+    for run_id, number, moment in rounds.values_list("run_id", "number", "ended_at"):
+        if moment is not None:  # as filtered
+            yield run_id, number, moment, {}, False
+
+
+# ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings_of(runs: Sequence[Run]) -> list[Setting]:
+    """Return the settings of runs; what one of them does not have is a dash."""
+    tables = [_settings(run) for run in runs]
+    # In the order of the run that has most of them, so that what only some have stands where it belongs.
+    names = dict.fromkeys(name for table in sorted(tables, key=len, reverse=True) for name in table)
+    return [Setting(name, [table.get(name, "–") for table in tables]) for name in names]
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Return what a run was made with, as a table of texts in the order in which it is read."""
+    return {
+        "Task": run.task,
+        "Task’s model": run.task_digest[:12],
+        "Strategy": run.strategy,
+        **{f"{run.strategy}: {name}": _number(value) for name, value in run.strategy_config.items()},
+        **dict(_step(step) for step in run.steps),
+        "Rounds": str(run.rounds),
+        "Devices in a round": str(run.cohort_size),
+        "Quorum": str(run.quorum),
+        "Local epochs": str(run.local_epochs),
+        "Batch size": str(run.batch_size),
+        "Learning rate": _number(run.learning_rate),
+        "Momentum": _number(run.momentum),
+        "Patience": feed.seconds(run.cohort_wait_seconds),
+        "Deadline": feed.seconds(run.deadline_seconds),
+        "Least examples": str(run.min_examples),
+        "Largest update norm": "no limit" if run.max_update_norm is None else _number(run.max_update_norm),
+        "Seed": str(run.seed),
+        "Public": "yes" if run.public else "no",
+        "Updates are kept": "yes" if run.keep_updates else "no",
+    }
+
+
+def _step(step: Mapping[str, object]) -> tuple[str, str]:
+    config = step.get("config")
+    values = config.items() if isinstance(config, Mapping) else ()
+    return f"Step {step.get('name')}", ", ".join(f"{name} {value}" for name, value in values) or "yes"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"

@@ -1,0 +1,171 @@
+"""Every state of a run in light and dark, on a desk and on a phone: it keeps nobody out and is never too wide."""
+
+import json
+import signal
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+
+from tests.browser.conftest import World
+
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
+SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
+STATES = ("live", "waiting", "paused", "failed", "completed", "offline")
+PREPARE_RUNS = """
+import json
+from dataclasses import replace
+from django.utils import timezone
+from fl import runs
+from fl.models import Device
+
+now = timezone.now()
+plan = runs.RunPlan(name="", task="linear", cohort_size=3, rounds=2)
+def start(**changes):
+    run = runs.create_run(plan=replace(plan, **changes), created_by=None, now=now)
+    runs.start_run(run=run, now=now)
+    return run
+made = {
+    "completed": start(name="a finished run"),
+    "failed": start(name="a run that fails", local_epochs=5000000, deadline_seconds=0.2, rounds=9),
+    "waiting": start(name="a run that waits for more devices", cohort_size=9, quorum=9),
+    "paused": start(name="a run that is paused", rounds=500),
+    "live": start(name="a run that goes on with a rather long name, as people give them", rounds=100000),
+}
+print(json.dumps({name: run.pk for name, run in made.items()}))
+"""
+WAIT_UNTIL_ALL_ARE_AS_WANTED = """
+import time
+from django.utils import timezone
+from fl import runs
+from fl.models import GlobalModel, Round, Run
+paused = Run.objects.get(name="a run that is paused")
+while not GlobalModel.objects.filter(run=paused, version__gte=2, published_at__isnull=False).exists():
+    time.sleep(0.1)
+runs.pause_run(run=paused, now=timezone.now())
+while Run.objects.filter(name__in=["a finished run", "a run that fails"], ended_at__isnull=True).exists():
+    time.sleep(0.1)
+while not Round.objects.filter(run__name__startswith="a run that goes on", state="training").exists():
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A server with three devices and a run in each state, and the code of an operator."""
+    made = World(tmp_path_factory.mktemp("states"))
+    people = made.prepare(3)
+    fleet = made.start_fleet(people["tokens"], task="linear")
+    runs = json.loads(made.server.manage("shell", "-v0", "-c", PREPARE_RUNS).strip().splitlines()[-1])
+    made.server.manage("shell", "-v0", "-c", WAIT_UNTIL_ALL_ARE_AS_WANTED)
+    # From here on nothing moves: the round in training goes on until its deadline, which is far.
+    fleet.send_signal(signal.SIGSTOP)
+    yield made, people["codes"]["operator"], runs
+    fleet.send_signal(signal.SIGCONT)
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A server with nothing on it."""
+    made = World(tmp_path_factory.mktemp("bare"))
+    yield made, made.prepare()["codes"]["operator"]
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def visitor(chromium):
+    """Open pages as an operator who signed in once at each server."""
+    sessions = {}
+
+    def visit(world, code, path, scheme, size):
+        if world.url not in sessions:
+            context = chromium.new_context()
+            page = context.new_page()
+            page.goto(f"{world.url}/sign-in/#code={code}")
+            page.wait_for_url(f"{world.url}/")
+            sessions[world.url] = context.storage_state()
+            context.close()
+        options = {"viewport": SIZES[size], "color_scheme": scheme, "reduced_motion": "reduce"}
+        page = chromium.new_context(storage_state=sessions[world.url], **options).new_page()
+        page.goto(world.url + path)
+        page.wait_for_selector('[data-part=pill][data-state="live"]')
+        return page
+
+    return visit
+
+
+def violations(page):
+    """Return what axe finds on a page, a line for each element."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("(rules) => axe.run(document, { runOnly: rules }).then((done) => done.violations)", RULES)
+    return [f"{each['id']}: {node['html']} {node['failureSummary']}" for each in found for node in each["nodes"]]
+
+
+def width_at(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("state", STATES)
+def test_a_run_in_each_state_keeps_nobody_out(house, visitor, state, scheme, size):
+    world, code, runs = house
+    page = visitor(world, code, f"/runs/{runs.get(state, runs['live'])}/", scheme, size)
+    if state == "offline":
+        page.context.set_offline(True)
+        page.wait_for_selector("[data-part=bar]:not([hidden])")
+
+    found = violations(page)
+
+    assert found == []
+    assert width_at(page, 320) <= 320
+    page.context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_page_of_a_new_server_keeps_nobody_out(bare, visitor, scheme, size):
+    world, code = bare
+    page = visitor(world, code, "/", scheme, size)
+
+    found = violations(page)
+
+    assert found == []
+    assert width_at(page, 320) <= 320
+    page.context.close()
+
+
+def test_the_keyboard_reaches_every_control_of_a_run_and_shows_where_it_is(house, visitor):
+    world, code, runs = house
+    page = visitor(world, code, f"/runs/{runs['paused']}/", "light", "desktop")
+    wanted = page.evaluate(_USABLE)
+
+    reached = set()
+    for _ in range(wanted["count"] + 20):
+        page.keyboard.press("Tab")
+        at = page.evaluate(_FOCUSED)
+        assert at["outline"], at
+        reached.add(at["name"])
+        if len(reached) >= len(set(wanted["names"])):
+            break
+
+    assert set(wanted["names"]) - reached == set()
+
+
+_NAME = "(e) => (e.getAttribute('aria-label') || e.innerText?.trim() || e.name || e.tagName)"
+_USABLE = f"""() => {{
+  const kinds = 'a[href], button, input:not([type=hidden]), select, summary, [tabindex="0"]';
+  const usable = [...document.querySelectorAll(kinds)]
+    .filter((e) => e.checkVisibility({{ visibilityProperty: true }}) && !e.closest('dialog'))
+    .filter((e) => e.type !== 'radio' || e.checked);
+  return {{ count: usable.length, names: usable.map({_NAME}) }};
+}}"""
+_FOCUSED = f"""() => {{
+  const e = document.activeElement;
+  const drawn = e.matches('.segments input') ? e.nextElementSibling : e;
+  const style = getComputedStyle(drawn);
+  return {{ name: ({_NAME})(e), outline: style.outlineStyle !== 'none' || e === document.body }};
+}}"""
