@@ -1,4 +1,4 @@
-"""Use cases of devices: tokens, enrolment, approval and its end, access to HTTP, and presence.
+"""Use cases of devices: tokens, enrolment, names and tags, approval and its end, access to HTTP, and presence.
 
 Presence is a lease with a connection id. A row means online; a socket that closes gives the lease a short grace, and
 only the close of the newest connection counts, so that a late end of an old socket never turns a new one off.
@@ -10,7 +10,7 @@ import logging
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -47,6 +47,7 @@ from fl.notifications import notify
 from fl.payloads import device_status
 from fl.rounds import end_assignment, lock_run, tell_run
 from fl.server_key import server_key
+from fl.tags import checked_tags
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,27 @@ def issue_token(
     return token, text
 
 
+def withdraw_token(*, token: EnrollmentToken, now: datetime, by: User | None) -> None:
+    """Make a token void before a device has used it; nothing of it stays.
+
+    Args:
+        by: who withdraws it.
+
+    Raises:
+        Conflict: a device has used it, or it was withdrawn already.
+    """
+    subject = Subject.of(token)
+    with events.transaction():
+        # The WHERE clause decides between this and a device that comes at the same time.
+        withdrawn, _ = EnrollmentToken.objects.filter(pk=token.pk, used_at__isnull=True).delete()
+        if not withdrawn:
+            raise Conflict(
+                f"the token {token} was used or withdrawn already", action="revoke the device, if it must not take part"
+            )
+        audit.note(Act.TOKEN_WITHDRAW, subject, by=by, now=now)
+    logger.info("the enrolment token %s was withdrawn%s", token.token_id, f" by {by.get_username()}" if by else "")
+
+
 def enroll(*, request: EnrollmentRequest, now: datetime) -> Device:
     """Let a device in; the caller has checked that the request is signed with the key it brings.
 
@@ -104,11 +126,7 @@ def enroll(*, request: EnrollmentRequest, now: datetime) -> Device:
         raise TokenRefused
     if token.device is not None and token.device.fingerprint == fingerprint:
         return token.device
-    taken = Conflict(
-        f"a device named {request.name.strip()!r}, or one with this key, is enrolled already",
-        action="choose another name",
-        code="device_exists",
-    )
+    taken = _taken(f"a device named {request.name.strip()!r}, or one with this key, is enrolled already")
     try:
         with events.transaction():
             # The WHERE clause makes the token work once, however many ask at the same time.
@@ -121,6 +139,10 @@ def enroll(*, request: EnrollmentRequest, now: datetime) -> Device:
     except IntegrityError as error:
         # Another token let a device of this name or key in at the same time.
         raise taken from error
+
+
+def _taken(what: str) -> Conflict:
+    return Conflict(what, action="choose another name", code="device_exists")
 
 
 def _find_token(token_id: str) -> EnrollmentToken | None:
@@ -164,8 +186,7 @@ def _checked_public_key(request: EnrollmentRequest) -> bytes:
         raise Invalid(f"this server speaks {PROTOCOL}, not {request.protocol}", field="protocol")
     if request.algorithm != ALGORITHM:
         raise Invalid(f"this server accepts {ALGORITHM} keys, not {request.algorithm}", field="algorithm")
-    if not 1 <= len(request.name.strip()) <= 100 or not request.name.strip().isprintable():
-        raise Invalid("a device's name has 1 to 100 characters that can be shown", field="name")
+    checked_name(request.name)
     try:
         public_key = b64decode(request.public_key, validate=True)
     except Base64Error as error:
@@ -175,6 +196,85 @@ def _checked_public_key(request: EnrollmentRequest) -> bytes:
             f"an {ALGORITHM} key has {ML_DSA_65_PUBLIC_KEY_BYTES} bytes, not {len(public_key)}", field="public_key"
         )
     return public_key
+
+
+# ── its name and tags ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def checked_name(name: str) -> str:
+    """Return a device's name without blanks around it.
+
+    Raises:
+        Invalid: it is none that a device can have.
+    """
+    name = name.strip()
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise Invalid("a device's name has 1 to 100 characters that can be shown", field="name")
+    return name
+
+
+def rename_device(*, device: Device, name: str, now: datetime, by: User | None) -> Device:
+    """Call a device otherwise; cohorts of rounds to come are drawn over the new name.
+
+    Args:
+        by: who names it.
+
+    Raises:
+        Invalid: the name is none that a device can have.
+        Conflict: another device has it.
+    """
+    name = checked_name(name)
+    taken = _taken(f"a device named {name!r} is enrolled already")
+    try:
+        with events.transaction():
+            if Device.objects.filter(name=name).exclude(pk=device.pk).exists():
+                raise taken
+            return _describe(device, now, by, name=name)
+    except IntegrityError as error:
+        # Another one took the name at the same time.
+        raise taken from error
+
+
+def tag_device(*, device: Device, tags: Iterable[str], now: datetime, by: User | None) -> Device:
+    """Give a device these tags, and no others.
+
+    Args:
+        by: who tags it.
+
+    Raises:
+        Invalid: there are too many, or one cannot be (see `fl.tags`).
+    """
+    kept = checked_tags(tags)
+    with events.transaction():
+        return _describe(device, now, by, tags=kept)
+
+
+def describe_device(
+    *, device: Device, now: datetime, by: User | None, name: str | None = None, tags: Iterable[str] | None = None
+) -> Device:
+    """Rename and tag a device at once, or neither; what is None stays.
+
+    Raises:
+        Invalid: the name or a tag cannot be.
+        Conflict: another device has the name.
+    """
+    with events.transaction():
+        if tags is not None:
+            device = tag_device(device=device, tags=tags, now=now, by=by)
+        return device if name is None else rename_device(device=device, name=name, now=now, by=by)
+
+
+def _describe(device: Device, now: datetime, by: User | None, **changes: object) -> Device:
+    """Write what differs, note it, and tell."""
+    known = Device.objects.select_for_update().values(*changes).get(pk=device.pk)
+    if known != changes:
+        Device.objects.filter(pk=device.pk).update(**changes)
+    device.refresh_from_db()
+    if known != changes:
+        before = ", ".join(f"{name} {value}" for name, value in known.items())
+        audit.note(Act.DEVICE_DESCRIBE, Subject.of(device), by=by, now=now, detail=f"before: {before}")
+        _announce(device, now)
+    return device
 
 
 # ── a device's state ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -429,6 +529,7 @@ def _count_replacement(
         replaced = partial(signals.device_replaced.send_robust, None, connection_id=older.connection_id)
         on_commit(partial(replaced, device_id=device.pk), robust=True)
         return since, count, False
+    Device.objects.filter(pk=device.pk).update(duplicated_at=now)
     _tell_of_duplicates(device, now)
     on_commit(partial(signals.device_duplicated.send_robust, None, device_id=device.pk), robust=True)
     return None, 0, True

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from edge.protocol.server import DeviceStatus
 from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
 from fl.models import Event
 
@@ -292,10 +293,10 @@ def fold(told: Iterable[Told]) -> list[Told]:
     return folded
 
 
-TROUBLE = ("warn", "bad")
+TROUBLE = frozenset({"warn", "bad"})
 """Tones of lines that want a look."""
-SEVERITIES = {"": ("plain", "good", "busy", "work", "off", *TROUBLE), "warnings": TROUBLE, "errors": ("bad",)}
-"""What a feed can be narrowed to: tones by choice; "" is everything."""
+SEVERITIES = {"warnings": TROUBLE, "errors": frozenset({"bad"})}
+"""What a feed can be narrowed to, and the tones that are left; as in static/js/feed.js."""
 
 
 def _told(event: Event, line: Line, title: str, data: Data) -> Told:
@@ -309,6 +310,13 @@ def _told(event: Event, line: Line, title: str, data: Data) -> Told:
         icon=line.icon,
         count=data.get("count", 1) if event.event == "error_notification" else 1,
     )
+
+
+def device_key(device: DeviceStatus) -> str:
+    """Return the key of DEVICE_WORDS by which a device is shown: what bars it, else offline, else what it does."""
+    if device.state != DeviceState.ACTIVE:
+        return device.state
+    return "offline" if device.presence == "offline" else device.activity
 
 
 def vocabulary() -> dict[str, Any]:

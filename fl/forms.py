@@ -9,8 +9,9 @@ from django import forms
 
 from fl.models import Run
 from fl.models.run import MAX_SEED
-from fl.runs import LONGEST_TAG, MAX_TAGS, RunPlan
+from fl.runs import RunPlan
 from fl.strategies import STEPS, STRATEGIES, Parameter, Step, Strategy
+from fl.tags import LONGEST_TAG, MAX_TAGS
 from fl.tasks import task_names
 
 LIFETIMES = {"900": "15 minutes", "3600": "1 hour", "86400": "1 day"}

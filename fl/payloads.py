@@ -86,6 +86,7 @@ def device_status_from(device: Device, assignment: Assignment | None) -> wire.De
         reason=device.state_reason,
         last_heard_at=device.last_heard_at,
         edge_version=device.edge_version,
+        tags=device.tags,
         tasks=[offer.task for offer in offers],
         num_examples={offer.task: offer.num_examples for offer in offers},
         run_id=assignment.round.run_id if assignment else None,

@@ -19,6 +19,7 @@ from fl.models import Run
 from fl.models.audit import Act
 from fl.rounds import end_round, lock_run, move_run, open_round_of, settle_run, tell_run
 from fl.strategies import StepChoice, StrategyError, check_config, check_step, find_strategy, required_support
+from fl.tags import checked_tags
 from fl.tasks import digest_of_task, task_named
 
 
@@ -47,11 +48,6 @@ class RunPlan:
     keep_updates: bool = False
     tags: Sequence[str] = ()
     notes: str = ""
-
-
-MAX_TAGS = 10
-LONGEST_TAG = 40
-"""Characters."""
 
 
 def create_run(*, plan: RunPlan, created_by: User | None, now: datetime) -> Run:
@@ -101,7 +97,8 @@ def describe_run(
     """Change how a run is called, tagged and noted, whatever its state; what is None stays. A new name is told.
 
     Raises:
-        InvalidRun: the name is empty or too long, a tag cannot be, or the notes are too long.
+        InvalidRun: the name is empty or too long, or the notes are too long.
+        Invalid: a tag cannot be (see `fl.tags`).
         NotFound: there is no such run.
     """
     with events.transaction():
@@ -117,27 +114,6 @@ def describe_run(
         if locked.name != before:
             tell_run(locked, now)
     return locked
-
-
-def checked_tags(tags: Sequence[str]) -> list[str]:
-    """Return tags without blanks around them and without repetitions, upper and lower case being the same.
-
-    Raises:
-        InvalidRun: there are more than MAX_TAGS, or one is longer than LONGEST_TAG or has a comma in it.
-    """
-    kept: dict[str, str] = {}
-    for tag in tags:
-        word = " ".join(tag.split())
-        if len(word) > LONGEST_TAG or "," in word:
-            raise InvalidRun(
-                f"the tag {word[:LONGEST_TAG]!r} cannot be: a tag has at most {LONGEST_TAG} characters and no comma",
-                field="tags",
-            )
-        if word:
-            kept.setdefault(word.casefold(), word)
-    if len(kept) > MAX_TAGS:
-        raise InvalidRun(f"{len(kept)} tags are too many", field="tags", action=f"keep at most {MAX_TAGS}")
-    return list(kept.values())
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from datetime import datetime
 from django.contrib.auth.models import User
 
 from edge.protocol.server import ErrorNotification
-from fl import events
+from fl import audit, events
+from fl.audit import Subject
+from fl.models.audit import Act
 
 
 def send_test_event(*, sender: User, now: datetime) -> ErrorNotification:
@@ -20,5 +22,6 @@ def send_test_event(*, sender: User, now: datetime) -> ErrorNotification:
         detail="Sent on purpose, to see that events arrive.",
     )
     with events.transaction():
+        audit.note(Act.TEST_EVENT_SEND, Subject("the stream system"), by=sender, now=now)
         events.record(events.SYSTEM, payload, now)
     return payload

@@ -20,7 +20,7 @@ from edge.weights import Weights
 from edge.wire import encode, read_file
 from fl import devices, files, runs, updates
 from fl.coordination import advance, advance_run
-from fl.models import Assignment, Device, Round, Run
+from fl.models import Assignment, Device, DeviceTask, PresenceLease, Round, Run
 from fl.rounds import open_round_of
 from fl.runs import RunPlan
 from fl.tasks import digest_of_task, spec_of_task
@@ -162,6 +162,37 @@ def participant(name: str = "", *, task: str = "linear", auto_approve: bool = Tr
 def fleet(count: int, *, task: str = "linear", now: datetime = NOW) -> list[Participant]:
     """Enrol and connect so many devices."""
     return [participant(task=task, now=now).connect(now) for _ in range(count)]
+
+
+def crowd(count: int, *, online: int = 0, now: datetime = NOW) -> list[Device]:
+    """Make rows of so many devices that offer a task and have no true keys; the first of them are online."""
+    devices = Device.objects.bulk_create(
+        Device(
+            name=f"crowd-{number:04d}",
+            public_key=b"key",
+            fingerprint=f"{number:064d}",
+            state="active",
+            edge_version="0.1.0",
+            enrolled_at=now,
+            last_heard_at=now,
+        )
+        for number in range(count)
+    )
+    DeviceTask.objects.bulk_create(
+        DeviceTask(device=device, task="digits", digest="d" * 64, num_examples=number)
+        for number, device in enumerate(devices)
+    )
+    PresenceLease.objects.bulk_create(
+        PresenceLease(
+            device=device,
+            connection_id=f"crowd-{device.pk}",
+            instance="tests",
+            connected_at=now,
+            lease_until=now + timedelta(days=1),
+        )
+        for device in devices[:online]
+    )
+    return devices
 
 
 PLAN = RunPlan(

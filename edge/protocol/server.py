@@ -147,6 +147,8 @@ class DeviceStatus(Payload, kw_only=True, frozen=True):
     reason: str = ""
     last_heard_at: datetime | None = None
     edge_version: str = ""
+    tags: list[str] = []
+    """Words that people gave it, to find it again."""
     tasks: list[str] = []
     num_examples: dict[str, int] = {}
     run_id: int | None = None

@@ -1,4 +1,4 @@
-"""Devices over REST: see who is there, decide who takes part, and issue the tokens that let new ones in."""
+"""Devices over REST: see who is there, name them, decide who takes part, and issue the tokens that let new ones in."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -23,6 +23,7 @@ from fl.api.permissions import ForAdmins, ForOperators
 from fl.api.schema import COMMAND_PARAMETERS
 from fl.lifecycle import OPEN_ASSIGNMENTS, DeviceState
 from fl.models import Assignment, Device, DeviceTask, EnrollmentToken
+from fl.tags import LONGEST_TAG, MAX_TAGS
 
 MAX_LIFETIME_HOURS = 24 * 90
 
@@ -46,12 +47,13 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
     run = serializers.SerializerMethodField(help_text="Id of the run that it works for.")
     round = serializers.SerializerMethodField(help_text="Number of the round that it works for.")
     fingerprint = serializers.SerializerMethodField(help_text="Of its key; null to who is not signed in.")
+    tags = serializers.ListField(child=serializers.CharField(), read_only=True)
     tasks = OfferSerializer(many=True, read_only=True)
 
     class Meta:
         model = Device
         fields = [
-            *("id", "name", "state", "state_reason", "presence", "activity", "run", "round", "tasks"),
+            *("id", "name", "tags", "state", "state_reason", "presence", "activity", "run", "round", "tasks"),
             *("algorithm", "fingerprint", "protocol", "edge_version", "enrolled_at", "last_heard_at"),
         ]
         read_only_fields = fields
@@ -73,6 +75,15 @@ class DeviceSerializer(serializers.ModelSerializer[Device]):
 
     def get_fingerprint(self, device: Device) -> str | None:
         return device.fingerprint if person_of(self.context["request"]) else None
+
+
+class DeviceChangesSerializer(serializers.Serializer[Mapping[str, Any]]):
+    """How people call a device and find it again; what is left out stays."""
+
+    name = serializers.CharField(max_length=100, required=False)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=LONGEST_TAG), max_length=MAX_TAGS, required=False
+    )
 
 
 class ReasonSerializer(serializers.Serializer[Mapping[str, str]]):
@@ -144,6 +155,13 @@ class DeviceViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
             .prefetch_related("tasks", Prefetch("assignments", at_work, to_attr="open_assignments"))
             .order_by("name")
         )
+
+    @extend_schema(request=DeviceChangesSerializer, responses=DeviceSerializer, parameters=COMMAND_PARAMETERS)
+    def partial_update(self, request: Request, pk: int) -> Response:
+        """Rename a device, or give it other tags."""
+        wanted = DeviceChangesSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        return self._decide(request, partial(devices.describe_device, **wanted.validated_data))
 
     @extend_schema(request=None, responses=DeviceSerializer, parameters=COMMAND_PARAMETERS)
     @action(detail=True, methods=["post"], filterset_class=None)

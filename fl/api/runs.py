@@ -30,7 +30,8 @@ from fl.exceptions import NotFound
 from fl.lifecycle import AssignmentState, RunState, run_actions
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.queries.run_list import tagged
-from fl.runs import LONGEST_TAG, MAX_TAGS, RunPlan
+from fl.runs import RunPlan
+from fl.tags import LONGEST_TAG, MAX_TAGS
 from fl.visibility import runs_for
 
 # ── what they look like ───────────────────────────────────────────────────────────────────────────────────────────────

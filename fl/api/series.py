@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from fl.api.authentication import principal_of
-from fl.queries.runs import round_lines, visible_run
+from fl.queries.runs import all_lines, visible_run
 from fl.series import METRICS, MOST_POINTS, series_of
 from fl.snapshots import consistent_read
 
@@ -71,7 +71,7 @@ class SeriesView(APIView):
         wanted.is_valid(raise_exception=True)
         with consistent_read():
             run = visible_run(principal_of(request), run_id)
-            lines = round_lines(run)
+            lines = all_lines(run)
         most = MOST_POINTS if len(lines) <= MOST_POINTS else wanted.validated_data["width"]
         series = series_of(lines, started_at=run.started_at, most=most)
         return Response({"run": run.pk, "label": run.label, "name": run.name, **msgspec.to_builtins(series)})

@@ -23,6 +23,10 @@ class Device(models.Model):
     edge_version = models.CharField(max_length=40, blank=True, default="")
     acked_seq = models.PositiveBigIntegerField(default=0)
     """How far the device has taken notice of its own stream."""
+    tags = models.JSONField(default=list, blank=True)
+    """Short words by which people find it again."""
+    duplicated_at = models.DateTimeField(null=True, blank=True)
+    """When two devices were last seen to use its key."""
     enrolled_at = models.DateTimeField()
     last_heard_at = models.DateTimeField(null=True, blank=True)
 

@@ -56,6 +56,12 @@ class Event(models.Model):
             models.UniqueConstraint(fields=["stream", "seq"], name="event_position_is_unique"),
             models.CheckConstraint(condition=models.Q(seq__gte=1), name="event_seq_counts_from_1"),
         ]
+        indexes = [
+            # A device's history is looked for among the few statuses, not among all that was told meanwhile.
+            models.Index(
+                fields=["timestamp"], condition=models.Q(event="device_status"), name="event_device_status_at"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.stream_id}#{self.seq} {self.event}"

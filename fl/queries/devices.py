@@ -1,40 +1,15 @@
-"""Devices as pages show them, and the tokens that wait for one."""
+"""Devices as pages show them, with what one needs to know to say whether they are well."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from datetime import datetime
 
-from django.db.models import Count
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 
 from edge.protocol.server import DeviceStatus
+from fl.attention import OUTCOMES, DeviceFacts, attention
 from fl.lifecycle import OPEN_ASSIGNMENTS, DeviceState
-from fl.models import Assignment, Device, EnrollmentToken
+from fl.models import Assignment, Device
 from fl.payloads import device_status_from
-from fl.queries.positions import Positions, positions_of
-from fl.snapshots import consistent_read
-from fl.visibility import Principal
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The devices, and the tokens that wait for one."""
-
-    devices: list[DeviceStatus]
-    rows: dict[int, Device]
-    tokens: list[EnrollmentToken]
-    positions: Positions
-
-
-def fleet(principal: Principal, *, with_tokens: bool = False) -> Fleet:
-    """Read all devices, and where asked for, the enrolment tokens."""
-    with consistent_read():
-        devices = all_devices()
-        open_ones = Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).select_related("round")
-        return Fleet(
-            devices=statuses(devices, open_ones),
-            rows={device.pk: device for device in devices},
-            tokens=list(EnrollmentToken.objects.filter(used_at__isnull=True)[:20]) if with_tokens else [],
-            positions=positions_of(principal, []),
-        )
 
 
 def ready_devices(task_digests: Collection[str]) -> dict[str, int]:
@@ -48,12 +23,47 @@ def ready_devices(task_digests: Collection[str]) -> dict[str, int]:
     return counts
 
 
+def device_rows() -> QuerySet[Device]:
+    """Return devices with their leases and tasks, less their keys, which no page shows."""
+    return Device.objects.select_related("lease").prefetch_related("tasks").defer("public_key")
+
+
 def all_devices() -> list[Device]:
     """Read all devices by name, with their leases and tasks."""
-    return list(Device.objects.select_related("lease").prefetch_related("tasks").order_by("name"))
+    return list(device_rows().order_by("name"))
 
 
 def statuses(devices: Iterable[Device], assignments: Iterable[Assignment]) -> list[DeviceStatus]:
     """Return devices as they are announced, with the open assignments among those given."""
     open_ones = {row.device_id: row for row in assignments if row.state in OPEN_ASSIGNMENTS}
     return [device_status_from(device, open_ones.get(device.pk)) for device in devices]
+
+
+def with_outcomes(devices: QuerySet[Device]) -> QuerySet[Device]:
+    """Add to devices how the newest of their assignments ended that had an outcome, for `reasons_to_look`."""
+    # By number, not by time: the index of a device's assignments is in this order already.
+    newest = Assignment.objects.filter(device=OuterRef("pk"), state__in=OUTCOMES).order_by("-pk")
+    return devices.annotate(
+        outcome=Subquery(newest.values("state")[:1]), outcome_reason=Subquery(newest.values("reason")[:1])
+    )
+
+
+def reasons_to_look(device: Device, status: DeviceStatus, now: datetime) -> tuple[str, ...]:
+    """Return why a person should look at a device that `with_outcomes` gave."""
+    read = vars(device)  # the annotations of with_outcomes
+    facts = DeviceFacts(
+        state=device.state,
+        state_reason=device.state_reason,
+        is_online=status.presence == "online",
+        open_round=status.round,
+        outcome=read["outcome"],
+        outcome_reason=read["outcome_reason"] or "",
+        duplicated_at=device.duplicated_at,
+    )
+    return attention(facts, now)
+
+
+def open_assignments() -> list[Assignment]:
+    """Read the open assignments of all devices."""
+    rows = Assignment.objects.filter(state__in=OPEN_ASSIGNMENTS).select_related("round", "device")
+    return list(rows.defer("device__public_key").order_by("pk"))

@@ -12,6 +12,7 @@ from datetime import datetime
 from django.db.models import Q, QuerySet
 
 from fl import feed
+from fl.feed import SEVERITIES
 from fl.models import Event
 from fl.visibility import Principal, streams_for
 
@@ -21,7 +22,7 @@ class EventFilter:
     """Which events are asked for; what is empty does not matter.
 
     Attributes:
-        severity: one of `feed.SEVERITIES`.
+        severity: one of `fl.feed.SEVERITIES`.
         kind: the name of an event.
         run_id: events of its stream, and others that name it.
         device_id: events that name it, and for admins those of its stream.
@@ -45,7 +46,7 @@ def matching(principal: Principal, wanted: EventFilter) -> QuerySet[Event]:
     """Return the events that are asked for, of those that this one may see, in no order."""
     found = Event.objects.filter(stream__in=streams_for(principal).values("name"))
     if not wanted.raw or wanted.severity:
-        found = found.filter(_told(feed.SEVERITIES[wanted.severity]))
+        found = found.filter(_told(SEVERITIES.get(wanted.severity)))
     if wanted.kind:
         found = found.filter(event=wanted.kind)
     if wanted.run_id is not None:
@@ -61,9 +62,9 @@ def matching(principal: Principal, wanted: EventFilter) -> QuerySet[Event]:
     return found
 
 
-def _told(tones: Collection[str]) -> Q:
-    """Return the condition of events whose line in the feed has one of these tones."""
-    wanted = {key for key, line in feed.LINES.items() if line and line.tone in tones}
+def _told(tones: Collection[str] | None) -> Q:
+    """Return the condition of events whose line in the feed has one of these tones, or any where None is given."""
+    wanted = {key for key, line in feed.LINES.items() if line and (tones is None or line.tone in tones)}
     told = Q(pk__in=[])
     for key in sorted(wanted):
         of_key = _of_key(key)

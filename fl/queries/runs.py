@@ -120,6 +120,29 @@ def median_seconds(rounds: Iterable[RoundLine]) -> float | None:
     return durations[middle] if len(durations) % 2 else (durations[middle - 1] + durations[middle]) / 2
 
 
+def round_lines(run: Run, rounds: QuerySet[Round]) -> list[RoundLine]:
+    """Return some rounds of a run as lines, the first one first, in two queries.
+
+    Args:
+        rounds: may be cut to a page; nothing is read of others.
+    """
+    counted = list(_counted(Round.objects.filter(pk__in=rounds.values("pk"))).order_by("number"))
+    models = GlobalModel.objects.filter(round__in=counted, published_at__isnull=False)
+    by_round = {model.round_id: model for model in models}
+    return [_line(round_, by_round.get(round_.pk), run) for round_ in counted]
+
+
+def all_lines(run: Run) -> list[RoundLine]:
+    """Read all rounds of a run, oldest first, with the initial evaluation as round 0."""
+    return _lines(run, list(_counted(run.round_set.all()).order_by("number")), _models(run))
+
+
+def initial_line(run: Run) -> RoundLine | None:
+    """Return the initial evaluation as a line, once it is published."""
+    model = GlobalModel.objects.filter(run=run, version=0, published_at__isnull=False).first()
+    return _initial_line(model, run) if model else None
+
+
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -129,11 +152,6 @@ def _chosen(principal: Principal, recent: Sequence[Run], run_id: int | None) -> 
         return known or visible_run(principal, run_id)
     newest_open = next((run for run in recent if run.state in OPEN_RUNS), None)
     return newest_open or next(iter(recent), None)
-
-
-def round_lines(run: Run) -> list[RoundLine]:
-    """Read the rounds of a run, oldest first, with the initial evaluation as round 0."""
-    return _lines(run, list(_counted(run.round_set.all()).order_by("number")), _models(run))
 
 
 def _run_view(run: Run, assignments: Sequence[Assignment]) -> RunView:

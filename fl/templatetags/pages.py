@@ -28,6 +28,8 @@ def _of_template(format_number: Callable[[float | None], str]) -> Callable[[Any]
     return written
 
 
+UNKNOWN = Word("Unknown", icon="info")
+
 for _name, _format in (
     ("percent", feed.percent),
     ("loss", feed.loss),
@@ -39,7 +41,11 @@ for _name, _format in (
 ):
     register.filter(_name, _of_template(_format))
 
-UNKNOWN = Word("Unknown", icon="info")
+
+@register.filter
+def share(value: Any) -> str:
+    """Write a share of work as whole per cent; nothing for none."""
+    return f"{round(value * 100)} %" if isinstance(value, int | float) else ""
 
 
 @register.simple_tag
@@ -71,11 +77,7 @@ def assignment_word(state: str) -> Word:
 @register.filter
 def device_word(device: DeviceStatus) -> Word:
     """Return how a device is shown: what bars it, else that it is offline, else what it does."""
-    if device.state != "active":
-        return feed.DEVICE_WORDS.get(device.state, UNKNOWN)
-    if device.presence == "offline":
-        return feed.DEVICE_WORDS["offline"]
-    return feed.DEVICE_WORDS.get(device.activity, UNKNOWN)
+    return feed.DEVICE_WORDS.get(feed.device_key(device), UNKNOWN)
 
 
 @register.filter

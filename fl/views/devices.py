@@ -1,6 +1,8 @@
-"""The devices: their list, enrolment, and commands to them."""
+"""The list of devices, and commands to them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -8,75 +10,169 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
-from fl import devices
+from fl import devices, feed
 from fl.access import needs, principal_of
 from fl.context import viewer_of
-from fl.exceptions import Conflict
-from fl.forms import EnrollForm
+from fl.exceptions import Conflict, Invalid
+from fl.feed import Word
 from fl.models import Device
-from fl.queries import devices as queries
+from fl.queries.device_list import DeviceLine, Show, Sort, Wish, device_list
 from fl.roles import Role
-from fl.views.page import PageState, person_at, sentence_of, shown, way_back
+from fl.views.page import PageState, address_of, is_piecemeal, number_in, person_at, sentence_of, shown, way_back
+
+MOSAIC_FROM = 33
+MOSAIC_MOST = 1000
+MOSAIC_COLUMNS = 60
+LONGEST_TEXT = 100
+"""Of what is looked for."""
 
 
 @require_GET
 @never_cache
 @needs(Role.VIEWER)
-def device_list(request: HttpRequest) -> HttpResponseBase:
-    """List the devices."""
-    found = queries.fleet(principal_of(request))
+def list_devices(request: HttpRequest) -> HttpResponseBase:
+    """List the devices that `?show=`, `?q=` and `?tag=` choose, by `?sort=`; `?page=` turns pages."""
+    wish = wish_in(request)
+    found = device_list(principal_of(request), wish, timezone.now())
     state = PageState(
-        page="devices", positions=found.positions, viewer=viewer_of(request), devices=tuple(found.devices)
+        page="devices",
+        positions=found.positions,
+        viewer=viewer_of(request),
+        devices=tuple(found.devices),
+        progress=tuple(found.work),
     )
-    online = sum(device.presence == "online" for device in found.devices)
-    return shown(request, "devices", "devices/list.html", state, found=found, online=online)
-
-
-@never_cache
-@require_http_methods(["GET", "HEAD", "POST"])
-@needs(Role.OPERATOR)
-def enroll_device(request: HttpRequest) -> HttpResponseBase:
-    """Issue a token, shown in this one answer and never again, and list who waits for approval."""
-    form = EnrollForm(request.POST or None, initial={"lifetime": "900"})
-    token = text = None
-    if request.method == "POST" and form.is_valid():
-        token, text = devices.issue_token(
-            label=form.cleaned_data["label"],
-            auto_approve=form.cleaned_data["auto_approve"],
-            lifetime=form.duration,
-            created_by=person_at(request),
-            now=timezone.now(),
-        )
-    found = queries.fleet(principal_of(request), with_tokens=True)
-    state = PageState(page="enroll", positions=found.positions, viewer=viewer_of(request), devices=tuple(found.devices))
+    template = "devices/list_pieces.html" if is_piecemeal(request) else "devices/list.html"
     return shown(
         request,
-        "enroll",
-        "devices/enroll.html",
+        "devices",
+        template,
         state,
-        form=form,
         found=found,
-        token=token,
-        token_text=str(text) if text else "",
-        pending=[device for device in found.devices if device.state == "pending"],
-        address=request.build_absolute_uri("/").rstrip("/"),
-        now=timezone.now(),
+        wish=wish,
+        tabs=[(show, show.capitalize(), found.counts[show]) for show in Show],
+        columns=_columns(request, wish),
+        mosaic=_mosaic(found.matching),
+        here=address_of(request),
     )
+
+
+def wish_in(request: HttpRequest) -> Wish:
+    """Read what is asked of the list; what is unknown counts as not said."""
+    asked = request.GET
+    sort = asked.get("sort", "")
+    return Wish(
+        show=Show(asked.get("show", "")) if asked.get("show", "") in set(Show) else Show.ALL,
+        text=asked.get("q", "").strip()[:LONGEST_TEXT],
+        tag=asked.get("tag", "")[:LONGEST_TEXT],
+        sort=Sort(sort.removeprefix("-")) if sort.removeprefix("-") in set(Sort) else Sort.NAME,
+        descending=sort.startswith("-") and sort[1:] in set(Sort),
+        page=number_in(asked.get("page")) or 1,
+    )
+
+
+# ── what the page draws ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column: where its link leads, and how the table is ordered by it now."""
+
+    label: str
+    look: str = ""
+    sort: str = ""
+    """What the link asks for; empty where one cannot sort by it."""
+    order: str = ""
+    """For `aria-sort`: ascending, descending, or empty."""
+
+
+_COLUMNS: tuple[tuple[str, Sort | None, str], ...] = (
+    ("Device", Sort.NAME, ""),
+    ("State", Sort.STATE, ""),
+    ("Work", None, ""),
+    ("Tasks and examples", Sort.EXAMPLES, ""),
+    ("Rounds", Sort.ROUNDS, "number"),
+    ("Local accuracy", None, "number"),
+    ("Last heard", Sort.HEARD, ""),
+)
+_LARGEST_FIRST = frozenset({Sort.HEARD, Sort.EXAMPLES, Sort.ROUNDS})
+
+
+def _columns(request: HttpRequest, wish: Wish) -> list[Column]:
+    viewer = viewer_of(request)
+    columns = [_column(*column, wish) for column in _COLUMNS]
+    columns += [Column("Key")] if viewer.signed_in else []
+    return columns + ([Column("Actions")] if viewer.operates else [])
+
+
+def _column(label: str, sort: Sort | None, look: str, wish: Wish) -> Column:
+    if sort is None:
+        return Column(label, look)
+    if wish.sort is not sort:
+        return Column(label, look, f"-{sort}" if sort in _LARGEST_FIRST else sort)
+    order = "descending" if wish.descending else "ascending"
+    return Column(label, look, sort if wish.descending else f"-{sort}", order)
+
+
+@dataclass(frozen=True)
+class Square:
+    """A device in the mosaic."""
+
+    device_id: int
+    name: str
+    word: Word
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """All devices that match, each a square, and in words how many there are of each kind."""
+
+    squares: list[Square]
+    width: int
+    height: int
+    kinds: list[tuple[Word, int]]
+    left_out: int
+
+
+def _mosaic(lines: list[DeviceLine]) -> Mosaic | None:
+    if len(lines) < MOSAIC_FROM:
+        return None
+    squares = [
+        Square(
+            device_id=line.status.device_id,
+            name=line.status.name,
+            word=feed.DEVICE_WORDS[line.key],
+            x=14 * (place % MOSAIC_COLUMNS),
+            y=14 * (place // MOSAIC_COLUMNS),
+        )
+        for place, line in enumerate(lines[:MOSAIC_MOST])
+    ]
+    keys = [line.key for line in lines]
+    kinds = [(word, keys.count(key)) for key, word in feed.DEVICE_WORDS.items() if key in keys]
+    height = squares[-1].y + 12
+    return Mosaic(squares, 14 * MOSAIC_COLUMNS - 2, height, kinds, len(lines) - len(squares))
+
+
+# ── commands ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @require_POST
 @needs(Role.OPERATOR)
 def command_device(request: HttpRequest, device_id: int, command: str) -> HttpResponseBase:
-    """Approve, suspend or reinstate a device; only admins revoke one."""
+    """Approve, suspend, reinstate, rename or tag a device; only admins revoke one."""
     if command == "revoke":
         return _revoke_device(request, device_id)
-    now, by = timezone.now(), person_at(request)
+    posted = request.POST
+    common: dict[str, Any] = {"now": timezone.now(), "by": person_at(request)}
     use_cases: dict[str, Callable[[Device], Device]] = {
-        "approve": lambda device: devices.approve(device=device, now=now, by=by),
-        "suspend": lambda device: devices.suspend(device=device, reason="", now=now, by=by),
-        "reinstate": lambda device: devices.reinstate(device=device, now=now, by=by),
+        "approve": lambda device: devices.approve(device=device, **common),
+        "suspend": lambda device: devices.suspend(device=device, reason=_reason_in(request), **common),
+        "reinstate": lambda device: devices.reinstate(device=device, **common),
+        "rename": lambda device: devices.rename_device(device=device, name=posted.get("name", ""), **common),
+        "tag": lambda device: devices.tag_device(device=device, tags=posted.get("tags", "").split(","), **common),
     }
     if command not in use_cases:
         raise Http404(f"there is no command {command}")
@@ -85,13 +181,20 @@ def command_device(request: HttpRequest, device_id: int, command: str) -> HttpRe
 
 @needs(Role.ADMIN)
 def _revoke_device(request: HttpRequest, device_id: int) -> HttpResponseBase:
-    now, by = timezone.now(), person_at(request)
-    return _do_to_device(request, device_id, lambda device: devices.revoke(device=device, reason="", now=now, by=by))
+    now, by, reason = timezone.now(), person_at(request), _reason_in(request)
+    return _do_to_device(
+        request, device_id, lambda device: devices.revoke(device=device, reason=reason, now=now, by=by)
+    )
+
+
+def _reason_in(request: HttpRequest) -> str:
+    # PostgreSQL takes no text with a NUL in it.
+    return request.POST.get("reason", "").replace("\0", "").strip()
 
 
 def _do_to_device(request: HttpRequest, device_id: int, use_case: Callable[[Device], Device]) -> HttpResponse:
     try:
         use_case(get_object_or_404(Device, pk=device_id))
-    except Conflict as error:
+    except (Conflict, Invalid) as error:
         messages.error(request, sentence_of(error))
     return redirect(way_back(request, reverse("device-list")))

@@ -93,7 +93,7 @@ def _asked(request: HttpRequest) -> Asked:
     moments = {name: _moment_in(given[name]) for name in ("from", "to")}
     run_id = number_in(given["run"])
     counts = {
-        "severity": bool(given["severity"]) and given["severity"] in SEVERITIES,
+        "severity": given["severity"] in SEVERITIES,
         "kind": given["kind"] in KINDS,
         "run": run_id is not None,
         "device": bool(given["device"]),

@@ -66,8 +66,8 @@ def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpRespon
     )
     online = sum(device.presence == "online" for device in found.devices)
     severity = request.GET.get("severity", "")
-    tones = feed.SEVERITIES.get(severity, feed.SEVERITIES[""])
-    shown_lines = [line for line in told if line.tone in tones][:FEED_LINES]
+    tones = feed.SEVERITIES.get(severity)
+    shown_lines = [line for line in told if not tones or line.tone in tones][:FEED_LINES]
     context: dict[str, Any] = {"found": found, "told": shown_lines, "severity": severity, "online": online}
     if view is None:
         return shown(request, page, "guide.html", state, **context, **_guide(request, found))

@@ -72,6 +72,18 @@ def number_in(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
+def is_piecemeal(request: HttpRequest) -> bool:
+    """Say whether a page's script asks for the pieces of it that have changed, not for a person."""
+    return "pieces" in request.GET
+
+
+def address_of(request: HttpRequest) -> str:
+    """Return the address of a page as a person sees it, to come back to."""
+    query = request.GET.copy()
+    query.pop("pieces", None)
+    return f"{request.path}?{query.urlencode()}" if query else request.path
+
+
 def sentence_of(error: FlError) -> str:
     """Say what and why, and what to do, in one line for a notice."""
     what = error.message[:1].upper() + error.message[1:]

@@ -12,22 +12,29 @@ const PARTS = {
   commands: () => import("./parts/commands.js"),
   compare: () => import("./parts/compare.js"),
   curve: () => import("./parts/curve.js"),
+  "device-list": () => import("./parts/device-list.js"),
+  device: () => import("./parts/device.js"),
   devices: () => import("./parts/devices.js"),
+  enrollment: () => import("./parts/enrollment.js"),
   events: () => import("./parts/events.js"),
   feed: () => import("./parts/feed.js"),
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
+  "heat-map": () => import("./parts/heat-map.js"),
   inspector: () => import("./parts/inspector.js"),
   keys: () => import("./parts/keys.js"),
+  models: () => import("./parts/models.js"),
   "new-run": () => import("./parts/new-run.js"),
   notices: () => import("./parts/notices.js"),
   palette: () => import("./parts/palette.js"),
-  pending: () => import("./parts/pending.js"),
   pill: () => import("./parts/connection.js"),
   ribbon: () => import("./parts/ribbon.js"),
+  "round-detail": () => import("./parts/round-detail.js"),
   round: () => import("./parts/round.js"),
+  "rounds-table": () => import("./parts/rounds-table.js"),
   rounds: () => import("./parts/rounds.js"),
+  "run-events": () => import("./parts/run-events.js"),
   runs: () => import("./parts/runs.js"),
 };
 const SIGNED_OUT = 4500;
@@ -42,24 +49,6 @@ async function readAgain() {
   if (answer.redirected && new URL(answer.url).pathname !== location.pathname) location.assign(answer.url);
   if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
   return new DOMParser().parseFromString(await answer.text(), "text/html");
-}
-
-/** Take the rows of lists marked `data-reload` anew: those with forms in them are the server's to make. */
-let refreshing = false;
-async function refresh() {
-  if (refreshing) return;
-  refreshing = true;
-  try {
-    const fresh = await readAgain();
-    for (const list of document.querySelectorAll("[data-reload]")) {
-      const newer = fresh.querySelector(`[data-reload][data-list="${list.dataset.list}"]`);
-      if (newer) list.replaceChildren(...newer.children);
-    }
-    localizeTimes();
-    store.touch("devices");
-  } finally {
-    setTimeout(() => (refreshing = false), 1000);
-  }
 }
 
 /** Positions are lost: what is true now comes with the page, once for all of them, and the socket goes on from there. */
@@ -134,7 +123,7 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 
 localizeTimes();
 socket.connect();
-parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, refresh, readAgain, frames, wire })).filter(Boolean);
+parts = (await Promise.all(loaded)).map(({ mount }) => mount(store, { socket, readAgain, frames, wire })).filter(Boolean);
 frames.open();
 wire.open();
 everySecond();

@@ -3,6 +3,7 @@
 
 import { addPoint, headlineOf, measuredOf } from "./compared.js";
 import { readingOf, tell } from "./feed.js";
+import { takeSnapshot, takeWork, workOf } from "./work.js";
 
 const FEED_LINES = 300;
 const ENDS = new Set(["completed", "failed", "stopped"]);
@@ -32,6 +33,7 @@ export class Store {
     this.runs = byKey(state.runs, "run_id");
     this.rounds = byKey(state.rounds, "number");
     this.progress = byKey(state.progress, "assignment_id");
+    this.work = workOf(state);
     this.devices = byKey(state.devices, "device_id");
     this.marks = [...(state.marks ?? [])];
     this.earlier = state.earlier ?? null;
@@ -41,7 +43,7 @@ export class Store {
     this.news = [];
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
     this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
-    this.#touch("runs", "rounds", "progress", "devices", "feed", "figures", "curves");
+    this.#touch("runs", "rounds", "progress", "devices", "work", "feed", "figures", "curves");
   }
 
   /** Call `listener` whenever something has changed; `changed` says which slices. */
@@ -150,6 +152,7 @@ const REDUCERS = {
   },
 
   training_progress(store, data, frame) {
+    if (store.work && takeWork(store.work, data, frame)) store.touch("work");
     if (data.phase === "round_completed") {
       if (data.run_id === store.runId) completeRound(store, data, frame);
     } else if (data.devices?.length) {
@@ -201,7 +204,8 @@ const REDUCERS = {
     }
     for (const part of data.progress) if (part.run_id === store.runId) takeProgress(store, part, {});
     for (const device of data.devices) store.devices.set(device.device_id, device);
-    store.touch("runs", "progress", "devices");
+    if (store.work) takeSnapshot(store.work, data);
+    store.touch("runs", "progress", "devices", "work");
   },
 };
 

@@ -178,16 +178,16 @@ def test_a_device_that_asks_to_be_let_in_appears_and_is_approved_live(world, ope
     browser = page.page
     browser.goto(f"{world.url}/devices/enrol/")
     browser.fill("[name=label]", "clinic")
-    browser.click("main form >> nth=-1 >> [type=submit]")
+    browser.click("[data-form=token] [type=submit]")
     command = page.text("#enroll-command")
     page.wait_until_live()
 
     home = world.folder / "clinic"
     words = command.replace("qflare-edge", f"{sys.executable} -m edge").replace('"', "").split()
     done = subprocess.run([*words, "--home", str(home)], cwd=ROOT, capture_output=True, text=True, check=False)
-    browser.wait_for_selector("[data-part=pending] [data-key]")
-    browser.click("[data-part=pending] button >> text=Approve")
-    browser.wait_for_selector("[data-part=pending] [data-empty]:not([hidden])")
+    browser.wait_for_selector("[data-list=pending] [data-key]")
+    browser.click("[data-list=pending] button >> text=Approve")
+    browser.wait_for_selector("[data-list=pending] >> text=No device waits.")
 
     assert done.returncode == 0, done.stderr
     assert world.query("[[d.name, d.state] for d in Device.objects.all()]") == [["clinic", "active"]]

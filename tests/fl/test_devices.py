@@ -94,6 +94,29 @@ def test_a_token_without_a_lifetime_is_refused(seconds):
     assert refusal.value.field == "lifetime"
 
 
+def test_a_withdrawn_token_lets_nobody_in_and_is_gone():
+    token, text = issue()
+
+    devices.withdraw_token(token=token, now=NOW, by=None)
+
+    assert not EnrollmentToken.objects.exists()
+    with pytest.raises(TokenRefused):
+        devices.enroll(request=request_with(text), now=NOW)
+
+
+def test_a_token_that_was_used_or_withdrawn_is_not_withdrawn_again():
+    used, text = issue()
+    device = devices.enroll(request=request_with(text), now=NOW)
+    gone, _ = issue()
+    devices.withdraw_token(token=gone, now=NOW, by=None)
+
+    for token in (used, gone):
+        with pytest.raises(Conflict):
+            devices.withdraw_token(token=token, now=NOW, by=None)
+
+    assert EnrollmentToken.objects.get().device == device
+
+
 # ── enrolment ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -255,6 +278,76 @@ def test_a_name_goes_to_one_of_those_who_ask_for_it_at_the_same_time():
 
     assert sum(isinstance(outcome, Device) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 3
+
+
+# ── its name and tags ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def names_told(device):
+    """Return the names and tags that `system` has told of a device, oldest first."""
+    told = [msgspec.json.decode(row.data) for row in Event.objects.filter(event="device_status").order_by("seq")]
+    return [(data["name"], data["tags"]) for data in told if data["device_id"] == device.pk]
+
+
+def test_a_new_name_is_told():
+    device = participant("shed").device
+
+    devices.rename_device(device=device, name="  ward 7 ", now=at(1), by=None)
+
+    assert Device.objects.get().name == "ward 7"
+    assert names_told(device) == [("shed", []), ("ward 7", [])]
+
+
+def test_a_name_that_another_device_has_is_refused():
+    participant("ward")
+    device = participant("shed").device
+
+    with pytest.raises(Conflict) as refusal:
+        devices.rename_device(device=device, name="ward", now=at(1), by=None)
+
+    assert refusal.value.reason_code == "device_exists"
+    assert names_told(device) == [("shed", [])]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "nul\0", "two\nlines"])
+def test_a_name_that_no_device_can_have_is_refused(name):
+    device = participant("shed").device
+
+    with pytest.raises(Invalid) as refusal:
+        devices.rename_device(device=device, name=name, now=at(1), by=None)
+
+    assert refusal.value.field == "name"
+    assert Device.objects.get().name == "shed"
+
+
+def test_tags_replace_those_before_and_are_told():
+    device = participant("shed").device
+
+    devices.tag_device(device=device, tags=["north", "north", "gpu"], now=at(1), by=None)
+    devices.tag_device(device=device, tags=["south"], now=at(2), by=None)
+
+    assert Device.objects.get().tags == ["south"]
+    assert [tags for _, tags in names_told(device)] == [[], ["north", "gpu"], ["south"]]
+
+
+def test_what_is_so_already_is_not_told_again():
+    device = participant("shed").device
+
+    devices.rename_device(device=device, name="shed", now=at(1), by=None)
+    devices.tag_device(device=device, tags=[], now=at(1), by=None)
+
+    assert len(names_told(device)) == 1
+
+
+def test_a_name_and_tags_change_together_or_not_at_all():
+    participant("ward")
+    device = participant("shed").device
+
+    with pytest.raises(Conflict):
+        devices.describe_device(device=device, name="ward", tags=["gpu"], now=at(1), by=None)
+
+    kept = Device.objects.get(pk=device.pk)
+    assert (kept.name, kept.tags) == ("shed", [])
 
 
 # ── a device's state ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -468,6 +561,7 @@ def test_many_replacements_within_a_minute_are_two_devices(heard, django_capture
     # The last is told of by another signal, and its lease says so too: all connections end.
     assert heard == [("replaced", device.pk, f"c{second}") for second in range(3)]
     assert PresenceLease.objects.get().is_duplicate
+    assert Device.objects.get().duplicated_at == at(4)
     devices.disconnected(connection_id="c4", now=at(4))
     connect(device, "c5", at(5))
     assert not PresenceLease.objects.get().is_duplicate

@@ -89,6 +89,54 @@ def test_a_revoked_device_stays_revoked(admin):
     assert Device.objects.get().state == "revoked"
 
 
+# ── names and tags ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed(client, device, **changes):
+    return client.patch(f"/api/v1/devices/{device.pk}/", changes, content_type="application/json")
+
+
+def test_an_operator_renames_and_tags_a_device(operator):
+    device = participant("shed").device
+
+    body = changed(operator, device, name="ward", tags=["north", "gpu"]).json()
+
+    assert (body["name"], body["tags"]) == ("ward", ["north", "gpu"])
+    assert operator.get(f"/api/v1/devices/{device.pk}/").json() == body
+
+
+def test_what_is_left_out_stays(operator):
+    device = participant("shed").device
+    changed(operator, device, tags=["north"])
+
+    body = changed(operator, device, name="ward").json()
+
+    assert (body["name"], body["tags"]) == ("ward", ["north"])
+    assert changed(operator, device).json() == body
+
+
+def test_a_viewer_changes_no_name(viewer):
+    device = participant("shed").device
+
+    assert changed(viewer, device, name="ward").status_code == 403
+    assert Device.objects.get().name == "shed"
+
+
+@pytest.mark.parametrize("changes", [{"name": " "}, {"name": "x" * 101}, {"tags": ["a,b"]}, {"tags": ["x"] * 11}])
+def test_a_name_or_tag_that_cannot_be_is_refused(operator, changes):
+    response = changed(operator, participant("shed").device, **changes)
+
+    assert (response.status_code, error_of(response)) == (422, "invalid")
+
+
+def test_a_name_that_is_taken_answers_409(operator):
+    participant("ward")
+
+    response = changed(operator, participant("shed").device, name="ward")
+
+    assert (response.status_code, error_of(response)) == (409, "device_exists")
+
+
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,6 +6,7 @@ import pytest
 from django.urls import reverse
 
 from fl.lifecycle import RunState
+from fl.models import Device
 from tests.builders import participant, person, started_run
 from tests.fl.views.answers import after_one_round, text_of
 
@@ -73,7 +74,9 @@ def test_a_control_that_a_viewer_may_not_use_is_not_drawn_and_is_refused_all_the
 
 def test_no_page_has_a_style_or_script_in_its_markup(admin):
     run = after_one_round()
-    addresses = ["/", reverse("run", args=[run.pk]), *map(reverse, READ_PAGES + WRITE_PAGES), "/login/", "/sign-in/"]
+    device = reverse("device", args=[Device.objects.first().pk])
+    pages = ["/", reverse("run", args=[run.pk]), device, "/login/", "/sign-in/"]
+    addresses = [*pages, *map(reverse, READ_PAGES + WRITE_PAGES)]
 
     for address in addresses:
         finder = InlineFinder()

@@ -1,0 +1,29 @@
+// What a row and the page of a device have in common: the work at hand, and when it was heard.
+
+import { field, setAttribute, setField, setTime, show } from "../dom.js";
+import { asTime } from "../times.js";
+
+/** Show the part of a round that a device is at work on, or none. */
+export function paintWork(root, work) {
+  show(field(root, "work"), work !== undefined);
+  if (!work) return;
+  setField(root, "round", `round ${work.round}`);
+  setAttribute(field(root, "round"), "href", `/runs/${work.run_id}/`);
+  const share = work.progress ?? 0;
+  const bar = field(root, "progress");
+  if (bar.value !== share) bar.value = share;
+  setField(root, "share", `${Math.round(share * 100)} %`);
+}
+
+/** Show when a device was last heard; a cell that says "never" gets a time. */
+export function paintHeard(cell, iso, kind = "date") {
+  if (!iso || !cell) return;
+  let moment = cell.querySelector("time");
+  if (!moment) {
+    moment = document.createElement("time");
+    moment.dataset.clock = kind;
+    cell.replaceChildren(moment);
+  }
+  // A page may have read a newer one than an event tells that comes late.
+  if (!moment.getAttribute("datetime") || Date.parse(moment.getAttribute("datetime")) < Date.parse(iso)) setTime(moment, iso, asTime);
+}

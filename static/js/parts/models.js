@@ -1,0 +1,27 @@
+// The published versions: the server writes a new one's row, and moves the marks of the best and the last.
+
+import { part } from "../dom.js";
+import { Reader } from "../reread.js";
+
+export function mount(store) {
+  const root = part("models");
+  if (!root || !store.run) return null;
+  const isFirstPage = root.dataset.page === "1";
+  const reader = new Reader(root, { every: 2000 });
+  // Rows that came later have buttons that no script has met.
+  root.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button) navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  });
+  return {
+    slices: ["runs", "models"],
+    paint() {
+      const { model_version: newest, best_version: best } = store.run;
+      const rows = [...root.querySelectorAll("tbody > [data-key]")];
+      const shown = Math.max(-1, ...rows.map((row) => Number(row.dataset.key)));
+      const isBest = (row) => row.dataset.key === String(best);
+      const isMoved = rows.some((row) => isBest(row) !== (row.dataset.best !== undefined));
+      if (isMoved || (isFirstPage && newest !== null && newest > shown)) reader.ask();
+    },
+  };
+}

@@ -1,0 +1,140 @@
+"""The tabs of a run in a real browser, over a run that goes on: each is live, fits a phone, and breaks no rule."""
+
+import csv
+import io
+
+import pytest
+
+from tests.browser.conftest import World
+
+DEVICES = 3
+TABS = ["", "rounds/", "rounds/1/", "devices/", "config/", "models/", "events/"]
+START_A_RUN = """
+from django.utils import timezone
+from fl.runs import RunPlan, create_run, start_run
+plan = RunPlan(name="a run with a rather long name", task="digits", rounds=500, cohort_size=%d, local_epochs=1)
+start_run(run=create_run(plan=plan, created_by=None, now=timezone.now()), now=timezone.now())
+"""
+FIRST_ROW = "document.querySelector('[data-fresh=rounds] > tr')"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A server whose run goes on and on, and the codes by which people sign in."""
+    made = World(tmp_path_factory.mktemp("running"))
+    prepared = made.prepare(DEVICES)
+    made.start_fleet(prepared["tokens"])
+    made.server.manage("shell", "-v0", "-c", START_A_RUN % DEVICES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def signed_in(running, open_page):
+    """Open a page as a viewer, on a tab of the run that is live."""
+
+    def at(tab, **options):
+        page = open_page(running.url, **options)
+        page.page.goto(f"{running.url}/sign-in/#code={running.prepare()['codes']['viewer']}")
+        page.page.wait_for_url(f"{running.url}/")
+        page.page.goto(f"{running.url}/runs/1/{tab}")
+        page.wait_until_live()
+        page.page.evaluate("window.sameDocument = true")
+        return page
+
+    return at
+
+
+def test_an_open_rounds_row_ends_in_place_and_newer_ones_come_above_it_without_a_reload(running, signed_in):
+    page = signed_in("rounds/")
+
+    newest = page.wait_for(f"Number({FIRST_ROW}?.dataset.key) || null")
+    page.page.focus(f"[data-fresh=rounds] tr[data-key='{newest}'] a")
+    page.wait_for(f"document.querySelector('tr[data-key=\"{newest}\"]').dataset.state === 'completed'")
+    page.wait_for(f"Number({FIRST_ROW}.dataset.key) > {newest + 1}")
+
+    (loss,) = running.query(f"[m.metrics['loss'] for m in GlobalModel.objects.filter(version={newest})]")
+    assert f"{loss:.4f}" in page.text(f"tr[data-key='{newest}']")
+    assert page.page.evaluate("document.activeElement.closest('tr').dataset.key") == str(newest)
+    assert page.page.evaluate("window.sameDocument")
+    assert page.faults == []
+
+
+def test_an_open_rounds_devices_end_in_place_and_the_next_round_can_be_reached(signed_in):
+    page = signed_in("rounds/")
+    newest = page.wait_for(f"Number({FIRST_ROW}?.dataset.key) || null") + 2
+
+    address = f"{page.base}/runs/1/rounds/{newest}/"
+    while page.page.request.get(address).status == 404:
+        page.page.wait_for_timeout(50)
+    page.page.goto(address)
+    page.wait_until_live()
+    page.wait_for("document.querySelector('[data-fresh=facts]').dataset.state === 'completed'")
+    page.page.wait_for_selector("text=Next round")
+
+    states = page.page.eval_on_selector_all("[data-fresh=parts] > tr", "rows => rows.map(row => row.dataset.state)")
+    assert states == ["accepted"] * DEVICES
+    assert page.faults == []
+
+
+def test_the_map_and_the_models_and_the_events_go_on_by_themselves(signed_in):
+    for tab, count in (
+        ("devices/", "document.querySelector('[data-cells]')?.dataset.cells.length ?? 0"),
+        ("models/", "Number(document.querySelector('[data-fresh=models] > tr')?.dataset.key ?? -1)"),
+        ("events/", "Number(document.querySelector('[data-fresh=events] > li')?.dataset.key.split('#')[1] ?? 0)"),
+    ):
+        page = signed_in(tab)
+        page.page.mouse.move(2, 2)
+
+        before = page.page.evaluate(count)
+        page.wait_for(f"{count} > {before}")
+
+        assert page.page.evaluate("window.sameDocument"), tab
+        assert page.faults == [], tab
+
+
+def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
+    page = signed_in("events/")
+    first = page.page.get_attribute("[data-fresh=events] > li", "data-key")
+
+    page.page.click(f"[data-key='{first}'] summary")
+    page.page.evaluate("document.activeElement.blur()")
+    page.page.mouse.move(2, 2)
+    page.wait_for(f"document.querySelector('[data-fresh=events] > li').dataset.key !== '{first}'")
+
+    assert page.page.evaluate(f"document.querySelector('li[data-key=\"{first}\"] details').open")
+
+
+def test_under_the_pointer_the_map_says_whose_part_of_which_round_it_is(signed_in):
+    page = signed_in("devices/?from=1")
+    page.wait_for("(document.querySelector('[data-cells]')?.dataset.cells ?? '').startsWith('a')")
+    box = page.page.locator(".map-cells").bounding_box()
+
+    page.page.mouse.move(box["x"] + 5, box["y"] + 32)
+
+    name = page.text(".map-names li >> nth=0")
+    page.wait_for(f"document.querySelector('[data-field=reading]').textContent === 'Round 1, {name}: received'")
+
+
+def test_every_tab_fits_a_phone_and_a_desk_in_light_and_dark_without_faults(signed_in):
+    for scheme in ("light", "dark"):
+        page = signed_in("rounds/", color_scheme=scheme)
+        for tab in TABS:
+            page.page.set_viewport_size({"width": 1440, "height": 900})
+            page.page.goto(f"{page.base}/runs/1/{tab}")
+            page.wait_until_live()
+            page.page.set_viewport_size({"width": 320, "height": 640})
+            assert page.page.evaluate("document.documentElement.scrollWidth") <= 320, (tab, scheme)
+        assert page.faults == []
+        assert page.foreign == []
+
+
+def test_a_file_of_rounds_is_streamed_by_the_server_whole(running, signed_in):
+    page = signed_in("models/")
+    page.wait_for("Number(document.querySelector('[data-fresh=models] > tr')?.dataset.key) > 0")
+
+    answer = page.page.request.get(f"{running.url}/runs/1/rounds/?format=csv")
+
+    rows = list(csv.DictReader(io.StringIO(answer.text())))
+    assert [row["round"] for row in rows] == [str(number) for number in range(len(rows))]
+    assert rows[1]["state"] == "completed"
