@@ -91,6 +91,7 @@ def render(slug: str, path: str, text: str) -> Document:
     """Make the page of a document that lies at this path of the checkout."""
     tokens = _markdown.parse(text)
     headings = list(_named_headings(tokens))
+    _leave_corners_empty(tokens)
     for token in tokens:
         _keep_to_the_policy(token)
         for child in token.children or ():
@@ -172,6 +173,13 @@ def _keep_to_the_policy(token: Token) -> None:
     style = token.attrs.pop("style", None)
     if style == "text-align:right":
         token.attrJoin("class", "number")
+
+
+def _leave_corners_empty(tokens: Sequence[Token]) -> None:
+    """Make a heading of a column that says nothing, as in a table's corner, a cell: nobody can be told of it."""
+    for opening, inline, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if opening.type == "th_open" and not inline.content:
+            opening.tag = closing.tag = "td"
 
 
 def _within_reach(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -71,7 +71,7 @@ def event_list(request: HttpRequest) -> HttpResponseBase:
 
 
 def _links(asked: Asked, found: queries.EventPage) -> dict[str, Any]:
-    severities = [("All", None), ("Warnings and errors", "warnings"), ("Errors", "errors")]
+    severities = [("All", None), ("Warnings", "warnings"), ("Errors", "errors")]
     return {
         "severities": [
             (word, asked.address(severity=value), asked.wanted.severity == (value or "")) for word, value in severities

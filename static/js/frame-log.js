@@ -17,7 +17,8 @@ function read(text) {
 function placeOf({ stream, seq, key, number, data }) {
   if (stream !== undefined) return `${stream}#${seq}`;
   if (key !== undefined) return `${key} ${number}`;
-  return data?.stream !== undefined && data.to !== undefined ? `${data.stream}#${data.since + 1}–${data.to}` : "";
+  if (data?.stream === undefined || data.to === undefined) return "";
+  return data.since < data.to ? `${data.stream}#${data.since + 1}–${data.to}` : `${data.stream} up to #${data.to}`;
 }
 
 export class FrameLog {

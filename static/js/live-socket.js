@@ -94,7 +94,7 @@ export class LiveSocket {
     if (this.state.name !== "live" || this.#asked) return;
     this.#questions += 1;
     this.#asked = { id: `way-${this.#questions}`, at: this.now() };
-    this.#socket.send(JSON.stringify({ type: "heartbeat", id: this.#asked.id }));
+    this.#send(JSON.stringify({ type: "heartbeat", id: this.#asked.id }));
   }
 
   /** The page is awake, visible or on line again: do not wait any longer. */

@@ -29,10 +29,12 @@ test("what has no place in a stream says what it has: a tick its key, a replay i
 
   log.add("in", '{"event":"training_progress","key":"round:1","number":4,"data":{}}', 0);
   log.add("in", '{"event":"recent_events","data":{"stream":"run:1","since":5,"to":7,"events":[]}}', 0);
+  log.add("in", '{"event":"recent_events","data":{"stream":"run:2","since":7,"to":7,"events":[]}}', 0);
   log.add("out", '{"type":"heartbeat"}', 0);
 
   assert.deepEqual(log.matching().map((frame) => [frame.event, frame.place]), [
     ["heartbeat", ""],
+    ["recent_events", "run:2 up to #7"],
     ["recent_events", "run:1#6–7"],
     ["training_progress", "round:1 4"],
   ]);

@@ -215,12 +215,14 @@ test("whoever wants to hears each frame as it crosses the wire, either way, thos
   world.wire().says(event(6));
   world.wire().says(event(6));
   world.wire().says({ event: "heartbeat", data: { s: {} } });
+  world.socket.measure();
 
   assert.deepEqual(world.wireSaid, [
     ["in", JSON.stringify(event(6))],
     ["in", JSON.stringify(event(6))],
     ["in", '{"event":"heartbeat","data":{"s":{}}}'],
     ["out", '{"type":"heartbeat"}'],
+    ["out", '{"type":"heartbeat","id":"way-1"}'],
   ]);
   assert.equal(world.frames.length, 1);
 });

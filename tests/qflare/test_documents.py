@@ -170,6 +170,13 @@ def test_tables_and_code_scroll_by_themselves_and_columns_of_numbers_have_no_sty
     assert '<td class="number">1</td>' in html
 
 
+def test_the_empty_corner_of_a_table_is_no_heading():
+    html = made("| | a |\n|---|---|\n| x | 1 |\n").html
+
+    assert html.count("<th>") == 1
+    assert "<td></td>" in html
+
+
 def test_a_summary_is_the_first_paragraph_in_plain_text():
     assert made("# T\n\n![x](y.png)\n\nWhat **is**\n`so`.\n\nMore.").summary == "What is so."
 
