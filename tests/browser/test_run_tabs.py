@@ -8,7 +8,7 @@ import pytest
 from tests.browser.conftest import World
 
 DEVICES = 3
-TABS = ["", "rounds/", "rounds/1/", "devices/", "config/", "models/", "events/"]
+TABS = ["rounds/", "rounds/1/", "devices/", "config/", "models/", "events/"]
 START_A_RUN = """
 from django.utils import timezone
 from fl.runs import RunPlan, create_run, start_run
