@@ -145,7 +145,7 @@ def start_server(folder, *, environment=None, database=None, kind="daphne", port
         settings["DATABASE_URL"] = f"sqlite:///{database}"
     static = folder / "static"
     if not static.exists():
-        shutil.copytree(_collected_static(), static)
+        shutil.copytree(collected_static(), static)
     return Server(folder, settings, kind, port or (free_port() if kind == STOCK else 0)).start()
 
 
@@ -166,5 +166,5 @@ def _migrated_database():
     return _prepared() / "qflare.sqlite3"
 
 
-def _collected_static():
+def collected_static():
     return _prepared() / "static"

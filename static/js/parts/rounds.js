@@ -4,7 +4,7 @@ import { field, part, setAttribute, setField, setText, setWord, show, syncList }
 import { loss, percent, seconds } from "../format.js";
 import { inOrder, valueOf } from "../series.js";
 
-const TABLE_ROUNDS = 50;
+const TABLE_ROUNDS = 40;
 
 export function mount(store) {
   const root = part("rounds");
