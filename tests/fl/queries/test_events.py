@@ -60,7 +60,7 @@ def found(wanted, principal=VIEWER):
 @pytest.mark.parametrize(
     ("severity", "tones"),
     [("", None), ("warnings", {"warn", "bad"}), ("errors", {"bad"})],
-    ids=lambda value: str(value),
+    ids=["all", "warnings", "errors"],
 )
 def test_events_are_found_by_the_tone_in_which_they_are_told(severity, tones):
     record_many(payloads(), stream="run:1")
