@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -50,6 +50,10 @@ app = typer.Typer(
 )
 
 
+SIGNAL_SECONDS = 1.0
+"""A signal that another thread was given is answered so much later at most."""
+
+
 class _Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt, it ends whatever the main thread waits for."""
 
@@ -68,6 +72,12 @@ def main() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def _wait(is_over: Callable[[float], bool]) -> None:
+    """Wait, and wake now and then: the system may give a signal to any thread, and only this one answers it."""
+    while not is_over(SIGNAL_SECONDS):
+        pass
 
 
 def _load_settings(context: typer.Context, home: Path) -> Path:
@@ -202,7 +212,7 @@ def run(
     from edge.device import Device
 
     with Device(home, settings, _teller(json)) as device:
-        device.wait()
+        _wait(device.wait)
 
 
 @app.command(epilog="Example: qflare-edge fleet http://127.0.0.1:8000 --devices 50 --tokens-file tokens --task linear")
@@ -252,7 +262,7 @@ def fleet(
 
     many = Fleet(home, devices, settings, _teller(json), tokens=tokens, workers=workers, name=name, details=json)
     with many:
-        many.wait()
+        _wait(many.wait)
 
 
 def _token_text(token: str | None, token_file: Path | None) -> str:

@@ -1,5 +1,6 @@
 """The command line, as a process: what it says, what it sends before it trusts, and the exit code of each cause."""
 
+import ctypes
 import json
 import os
 import signal
@@ -286,6 +287,19 @@ def test_a_running_device_ends_cleanly_when_told(server, tmp_path, running, numb
 
     assert device.end(number) == (code, "")
     server.wait_until(lambda: not server.is_connected())
+
+
+def test_a_device_ends_whichever_of_its_threads_is_given_the_signal(server, tmp_path, running):
+    enrolled(server, tmp_path)
+    device = running("run", "--home", tmp_path, "--task", "linear")
+    device.wait_for("connected")
+
+    # As happens to a process that was suspended and is told to end as it goes on.
+    main = device.process.pid
+    other = max(int(task.name) for task in Path(f"/proc/{main}/task").iterdir() if int(task.name) != main)
+    assert ctypes.CDLL(None).tgkill(main, other, signal.SIGTERM) == 0
+
+    assert device.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_device_in_training_ends_cleanly_and_keeps_nothing_half_done(server, tmp_path, running):

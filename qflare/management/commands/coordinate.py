@@ -10,6 +10,9 @@ from django.core.management.base import BaseCommand
 from qflare.management.commands.serve import require_migrations
 from realtime.publishing import own_loop
 
+SIGNAL_SECONDS = 1.0
+"""As in edge/cli.py."""
+
 
 class Command(BaseCommand):
     """Drives the runs until SIGTERM or Ctrl-C."""
@@ -34,6 +37,7 @@ class Command(BaseCommand):
             coordinator.start()
             self.stdout.write("coordinating")
             self.stdout.flush()
-            ending.wait()
+            while not ending.wait(SIGNAL_SECONDS):
+                pass  # the system may have given the signal to another thread, and only this one answers it
             coordinator.stop()
             coordinator.join()
