@@ -305,7 +305,7 @@ def _told(event: Event, line: Line, title: str, data: Data) -> Told:
         seq=event.seq,
         timestamp=event.timestamp,
         title=title,
-        detail=", ".join(part for part in (fill(text, data) for text in line.detail) if part),
+        detail=joined(part for part in (fill(text, data) for text in line.detail) if part),
         tone=line.tone,
         icon=line.icon,
         count=data.get("count", 1) if event.event == "error_notification" else 1,
@@ -317,6 +317,14 @@ def device_key(device: DeviceStatus) -> str:
     if device.state != DeviceState.ACTIVE:
         return device.state
     return "offline" if device.presence == "offline" else device.activity
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Put the parts of a detail behind each other: with commas, but for those that are sentences."""
+    text = ""
+    for part in parts:
+        text += part if not text else f" {part}" if text.endswith(".") else f", {part}"
+    return text
 
 
 def vocabulary() -> dict[str, Any]:

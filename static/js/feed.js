@@ -32,12 +32,15 @@ export function tell(words, event, data) {
   if (title === null) return null;
   return {
     title,
-    detail: line.detail.map((text) => fill(text, data)).filter(Boolean).join(", "),
+    detail: joined(line.detail.map((text) => fill(text, data)).filter(Boolean)),
     tone: line.tone,
     icon: line.icon,
     count: (event === "error_notification" && data.count) || 1,
   };
 }
+
+/** Put the parts of a detail behind each other: with commas, but for those that are sentences. */
+const joined = (parts) => parts.reduce((text, part) => (text ? `${text}${text.endsWith(".") ? "" : ","} ${part}` : part), "");
 
 const TROUBLE = new Set(["warn", "bad"]);
 

@@ -100,10 +100,11 @@ store.subscribe(() => {
   requestAnimationFrame(paint);
 });
 
-for (const button of document.querySelectorAll("[data-copy]")) {
-  button.hidden = !navigator.clipboard;
-  button.addEventListener("click", () => navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent));
-}
+for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+});
 // A form that is on its way is not sent twice.
 document.addEventListener("submit", (event) => {
   const button = event.target.querySelector("button[type=submit]");

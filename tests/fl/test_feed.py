@@ -137,6 +137,12 @@ def test_a_detail_leaves_out_what_is_not_known():
     assert told_alone(unknown)[0].detail == ""
 
 
+def test_sentences_are_not_joined_by_commas():
+    trouble = server.ErrorNotification(code="x", title="Late", detail="Events may be late.", action="See to Redis.")
+
+    assert told_alone(trouble)[0].detail == "Events may be late. See to Redis."
+
+
 def test_every_state_has_a_word_and_an_icon_of_the_sprite():
     sprite = (Path(feed.__file__).parent.parent / "static/vendor/lucide/sprite.svg").read_text()
     tables = [feed.RUN_WORDS, feed.ROUND_WORDS, feed.ASSIGNMENT_WORDS, feed.DEVICE_WORDS]

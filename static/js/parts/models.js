@@ -8,11 +8,6 @@ export function mount(store) {
   if (!root || !store.run) return null;
   const isFirstPage = root.dataset.page === "1";
   const reader = new Reader(root, { every: 2000 });
-  // Rows that came later have buttons that no script has met.
-  root.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-copy]");
-    if (button) navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-  });
   return {
     slices: ["runs", "models"],
     paint() {
