@@ -22,7 +22,7 @@ export class Palette {
     this.dialog = dialog;
     this.input = dialog.querySelector("input");
     this.list = dialog.querySelector("[role=listbox]");
-    this.input.addEventListener("input", () => this.#search());
+    this.input.addEventListener("input", () => this.search());
     this.input.addEventListener("keydown", (event) => this.#key(event));
     dialog.querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -35,14 +35,8 @@ export class Palette {
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   }
 
-  open() {
-    this.input.value = "";
-    this.dialog.showModal();
-    this.#search();
-  }
-
   /** Show what is known at once, and what the server finds when it has answered, unless one has typed on by then. */
-  async #search() {
+  async search() {
     const text = this.input.value.trim();
     this.#asked += 1;
     const asked = this.#asked;

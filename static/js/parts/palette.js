@@ -5,11 +5,14 @@ import { part } from "../dom.js";
 export function mount() {
   const dialog = part("palette");
   if (!dialog) return null;
+  const input = dialog.querySelector("input");
   let palette = null;
   const open = async () => {
+    input.value = "";
+    dialog.showModal(); // at once: what is typed meanwhile is kept
     const { Palette } = await import("../palette.js");
     palette ??= new Palette(dialog);
-    palette.open();
+    palette.search();
   };
   for (const opener of document.querySelectorAll("[data-open-palette]")) {
     opener.hidden = false;
