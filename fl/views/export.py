@@ -1,10 +1,11 @@
-"""Answers that are written line by line, however many there are: CSV and JSON lines to be kept."""
+"""Answers that are written line by line, however many there are: CSV and JSON to be kept."""
 
 import csv
 import io
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from itertools import islice
 
+import msgspec
 from asgiref.sync import sync_to_async
 from django.db import connection
 from django.http import StreamingHttpResponse
@@ -31,6 +32,15 @@ def csv_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterat
         buffer.truncate()
         writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
         yield buffer.getvalue()
+
+
+def json_lines(rows: Iterable[object]) -> Iterator[str]:
+    """Write rows as one JSON array, each in a line of its own; numbers that are not finite are null."""
+    before = "[\n"
+    for row in rows:
+        yield before + msgspec.json.encode(row).decode()
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 class StreamedText(StreamingHttpResponse):

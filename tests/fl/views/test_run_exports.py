@@ -9,7 +9,6 @@ from django.urls import reverse
 
 from fl.models import Assignment, Device
 from fl.queries import run_rounds
-from fl.views.run_exports import StreamedRows, cell, csv_parts, json_parts
 from tests.fl.views.answers import after_one_round
 from tests.fl.views.long_runs import long_run
 
@@ -105,26 +104,3 @@ def test_a_run_or_round_that_is_not_there_has_no_file(viewer):
 
     assert viewer.get(reverse("run-rounds", args=[999]), {"format": "csv"}).status_code == 404
     assert viewer.get(reverse("run-round", args=[run.pk, 99]), {"format": "csv"}).status_code == 404
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@cmd", "\t=1", "\r=1"])
-def test_a_text_that_begins_like_a_formula_gets_an_apostrophe(text):
-    assert cell(text) == f"'{text}"
-
-
-def test_numbers_and_other_texts_are_written_as_they_are():
-    assert [cell(-0.5), cell(3), cell("a=b"), cell(None), cell(True)] == [-0.5, 3, "a=b", "", True]
-
-
-def test_an_empty_file_is_still_a_file():
-    assert b"".join(csv_parts([], list, ["a", "b"])) == b"a,b\r\n"
-    assert json.loads(b"".join(json_parts([]))) == []
-
-
-async def test_a_loop_gets_the_parts_one_after_another():
-    response = StreamedRows(json_parts([[1], [2, 3]]), "json", "numbers.json")
-
-    parts = [part async for part in response]
-
-    assert len(parts) == 3
-    assert json.loads(b"".join(parts)) == [1, 2, 3]
