@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-import msgspec
 from django.http import HttpRequest, HttpResponseBase, QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_date
@@ -17,7 +16,7 @@ from fl.models.audit import Act
 from fl.queries import audit as queries
 from fl.queries.audit import Wanted
 from fl.roles import Role
-from fl.views.export import StreamedText, csv_lines
+from fl.views.export import StreamedText, csv_lines, json_lines
 from fl.views.page import PageState, number_in, shown
 
 ENTRIES_A_PAGE = 50
@@ -42,7 +41,7 @@ def audit_list(request: HttpRequest) -> HttpResponseBase:
     form = request.GET.get("format")
     if form in MEDIA_TYPES:
         filename = f"qflare-audit-{timezone.now().astimezone(UTC):%Y-%m-%d}.{form}"
-        lines = as_csv(wanted) if form == "csv" else as_json(wanted)
+        lines = as_csv(wanted) if form == "csv" else json_lines(queries.exported(wanted))
         return StreamedText(lines, content_type=MEDIA_TYPES[form], filename=filename)
     number = max(1, number_in(request.GET.get("page")) or 1)
     offset = (number - 1) * ENTRIES_A_PAGE
@@ -87,15 +86,6 @@ def wanted_by(filters: dict[str, str]) -> Wanted:
 def as_csv(wanted: Wanted) -> Iterator[str]:
     """Write what is wanted as CSV, the columns' names first."""
     return csv_lines(queries.COLUMNS, (tuple(row.values()) for row in queries.exported(wanted)))
-
-
-def as_json(wanted: Wanted) -> Iterator[str]:
-    """Write what is wanted as a JSON array of objects, one a line."""
-    before = "[\n"
-    for row in queries.exported(wanted):
-        yield before + msgspec.json.encode(row).decode()
-        before = ",\n"
-    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 def _text(value: str) -> str:
