@@ -92,6 +92,27 @@ def test_every_page_fits_a_phone_in_light_and_dark_without_faults(quiet, open_pa
         assert page.foreign == []
 
 
+def test_every_page_fits_a_phone_in_german_too(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url, locale="de-DE", viewport={"width": 320, "height": 640}))
+    for path in PATHS:
+        page.page.goto(quiet.url + path)
+        assert page.page.evaluate("document.documentElement.lang") == "de", path
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 320, path
+    assert page.faults == []
+
+
+def test_a_language_is_chosen_at_the_foot_of_the_page_and_remembered_without_scripts(quiet, open_page):
+    page = open_page(quiet.url, java_script_enabled=False)
+    page.page.goto(f"{quiet.url}/login/")
+
+    page.page.click(".foot button:text('Deutsch')")
+
+    assert page.text("main h1") == "Anmelden"
+    page.page.goto(f"{quiet.url}/sign-in/")
+    assert page.text("main h1") == "Mit einem Code anmelden"
+    assert page.text(".foot [aria-current]") == "Deutsch"
+
+
 def test_the_switch_changes_light_and_dark_and_is_remembered(quiet, open_page):
     page = signed_in(quiet, open_page(quiet.url, color_scheme="light"))
 
