@@ -144,11 +144,12 @@ def shifts(browser: Browser, stand: Stand, figures: Figures) -> None:
 
 
 def redraws(browser: Browser, stand: Stand, figures: Figures) -> None:
-    """Measure what the page computes for each end of a round: curves, ribbon and table together, and the curves alone."""
+    """Measure what a page computes for each end of a round: all of it together, and the curves alone."""
     with opened(browser, stand.url, stand.cookie) as loaded:
         before = loaded.script_s()
         _end_rounds(stand, loaded)
-        figures.add("CPU of a repaint with 10,000 rounds, whole page, ms", (loaded.script_s() - before) * 1000 / REDRAWS)
+        spent = loaded.script_s() - before
+        figures.add("CPU of a repaint with 10,000 rounds, whole page, ms", spent * 1000 / REDRAWS)
         with loaded.profile(*CURVE) as taken:
             _end_rounds(stand, loaded)
         figures.add("CPU of a redraw of 10,000 rounds, curves, ms", taken[0] * 1000 / REDRAWS)

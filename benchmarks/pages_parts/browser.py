@@ -78,7 +78,7 @@ class Loaded:
 
     @contextmanager
     def profile(self, *names: str) -> Iterator[list[float]]:
-        """Sample what scripts do within, and put the CPU seconds of files so named, and of all they call, into the list."""
+        """Sample what scripts do, and put the CPU seconds of files so named, with all they call, into the list."""
         taken: list[float] = []
         self.cdp.send("Profiler.enable")
         self.cdp.send("Profiler.setSamplingInterval", {"interval": 100})

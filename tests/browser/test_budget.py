@@ -42,7 +42,8 @@ from edge.protocol.server import ErrorNotification
 from fl import events
 for number in range({TROUBLES}):
     severity = "error" if number % 10 == 0 else "warning"
-    trouble = ErrorNotification(code="x", severity=severity, title=f"Trouble {{number}}", detail="word " * (number % 40))
+    detail = "word " * (number % 40)
+    trouble = ErrorNotification(code="x", severity=severity, title=f"Trouble {{number}}", detail=detail)
     with events.transaction():
         events.record(events.SYSTEM, trouble, timezone.now())
     time.sleep(0.03)
