@@ -231,7 +231,7 @@ test("an event that the page does not know is ignored", () => {
 });
 
 const model = (changes = {}) => ({ run_id: 1, round: 1, phase: "completed", version: 1, metrics: { accuracy: 0.5, loss: 1 }, device_metrics: {}, is_best: false, ...changes });
-const emptyCurve = (run_id) => ({ run_id, started_at: "2030-01-01T11:59:50Z", on_devices: false, rounds: [], seconds: [], accuracy: [], loss: [] });
+const emptyCurve = (run_id) => ({ run_id, started_at: "2030-01-01T11:59:50Z", on_devices: false, first: [], rounds: [], seconds: [], accuracy: [], loss: [], best: {}, last: {} });
 
 test("the curves of several runs grow, each by its own events", () => {
   const store = storeOf({ run_id: null, runs: [status(), status({ run_id: 2 })], curves: [emptyCurve(1), emptyCurve(2)] });
