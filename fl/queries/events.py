@@ -65,6 +65,11 @@ class EventLine:
         return f"{self.event.stream_id}-{self.event.seq}"
 
     @property
+    def status(self) -> tuple[str, str] | None:
+        """Whose status it tells and how that reads, if it tells one."""
+        return feed.reading_of(self.event.event, msgspec.json.decode(self.event.data))
+
+    @property
     def frame(self) -> str:
         """The frame in which it was sent, its `epoch` aside."""
         return encode_frame(

@@ -16,6 +16,14 @@ for title in {titles!r}:
     with events.transaction():
         events.record("system", ErrorNotification(code="x", title=title, severity={severity!r}), timezone.now())
 """
+ONLINE = """
+from django.utils import timezone
+from edge.protocol.server import DeviceStatus
+from fl import events
+status = DeviceStatus(device_id=4711, name={name!r}, state="active", presence="online")
+with events.transaction():
+    events.record("system", status, timezone.now())
+"""
 ANOTHER_PROCESS = """
 from datetime import timedelta
 from django.utils import timezone
@@ -41,6 +49,10 @@ def quiet(tmp_path_factory):
 
 def record(world, titles, severity="error"):
     world.server.manage("shell", "-v0", "-c", RECORD.format(titles=titles, severity=severity))
+
+
+def say_online(world, name):
+    world.server.manage("shell", "-v0", "-c", ONLINE.format(name=name))
 
 
 def say_that_another_process_lives(world):
@@ -89,6 +101,21 @@ def test_new_events_are_announced_and_shown_when_they_are_asked_for(quiet, open_
     assert page.page.locator("[data-list=events] details[open]").count() == 1
     page.page.wait_for_selector("[data-show]", state="hidden")
     assert page.faults == []
+
+
+def test_a_device_that_is_renamed_is_not_announced_as_online_again(quiet, open_page):
+    say_online(quiet, "clinic")
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/events/")
+    page.wait_until_live()
+
+    say_online(quiet, "the clinic")
+    record(quiet, ["an error after it"])
+    page.wait_for("document.querySelector('[data-show]').textContent === '1 new event: show'")
+    page.page.click("[data-show]")
+    page.page.wait_for_selector("[data-show]", state="hidden")
+
+    assert first_titles(page, 2) == ["an error after it", "clinic is online"]
 
 
 def test_health_is_measured_again_when_the_socket_brings_something_and_keeps_the_focus(quiet, open_page):
