@@ -18,9 +18,11 @@ probe.hidden = true;
 export function colour(name, alpha = 1) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(${name})`;
-  const resolved = getComputedStyle(probe).color;
-  return alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
+  return thinned(getComputedStyle(probe).color, alpha);
 }
+
+/** Return a colour, as the browser tells it, with so much of it left. */
+export const thinned = (resolved, alpha) => (alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`));
 
 /**
  * Make a plot. Its data are [x, measured, smoothed, low, high, baseline].
@@ -78,9 +80,9 @@ function shortly(name, value) {
   return name === "accuracy" ? `${Math.round(value * 1000) / 10} %` : text === "0" && value ? value.toExponential(0) : text;
 }
 
-const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
+export const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
 
-function yRange(name) {
+export function yRange(name) {
   return (_, min, max) => {
     if (min === null || max === null) return [0, 1];
     const room = Math.max((max - min) * 0.08, 0.01);

@@ -15,10 +15,11 @@ export class Reader {
    * @param {object} options
    * @param {number} [options.every] the least time between two readings, in ms
    * @param {() => void} [options.onRead] is called when the parts are new
+   * @param {(answer: Response) => void} [options.onRefused] is called when the server answers, and not with the page
    * @param {() => boolean} [options.waits] says whether somebody reads here, so that nothing may move
    */
-  constructor(root, { every = 3000, onRead = () => {}, waits = () => false } = {}) {
-    Object.assign(this, { root, every, onRead, waits });
+  constructor(root, { every = 3000, onRead = () => {}, onRefused = () => {}, waits = () => false } = {}) {
+    Object.assign(this, { root, every, onRead, onRefused, waits });
   }
 
   /** Read again as soon as may be. */
@@ -29,11 +30,13 @@ export class Reader {
   }
 
   #due() {
-    this.#timer = null;
     // Nobody looks, or somebody reads: what there is then is read when that ends.
     if (document.visibilityState === "hidden") {
-      document.addEventListener("visibilitychange", () => this.ask(), { once: true });
-    } else if (this.waits()) {
+      document.addEventListener("visibilitychange", () => this.#due(), { once: true });
+      return;
+    }
+    this.#timer = null;
+    if (this.waits()) {
       this.#last = performance.now();
       this.ask();
     } else {
@@ -46,7 +49,11 @@ export class Reader {
     try {
       const answer = await fetch(location.href, { credentials: "same-origin" });
       // Led elsewhere, to the login: the socket ends as well, and says so.
-      if (!answer.ok || answer.redirected) return;
+      if (answer.redirected) return;
+      if (!answer.ok) {
+        this.onRefused(answer);
+        return;
+      }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of this.root.querySelectorAll("[data-fresh]")) {
         const newer = fresh.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
