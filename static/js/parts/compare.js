@@ -10,6 +10,7 @@ const ROWS = 100;
 
 const probe = document.createElement("span");
 probe.hidden = true;
+probe.style.forcedColorAdjust = "none";
 
 /** Return a colour of the sheet as a canvas takes it. */
 function colour(name) {
