@@ -13,6 +13,7 @@ const DOTS_UP_TO = 80;
 // A custom property with light-dark() in it is only resolved where a colour is asked for.
 const probe = document.createElement("span");
 probe.hidden = true;
+probe.style.forcedColorAdjust = "none"; // a canvas shows curves apart by colour, whoever chooses the page's
 
 /** Return a colour of the tokens as the page shows it now. */
 export function colour(name, alpha = 1) {

@@ -1,6 +1,7 @@
 // What the server makes anew: parts of a page marked `data-fresh` are read again, at most once in a while. Rows with a
 // `data-key` that read alike stay the same elements; what is open stays open, and the focus stays where it was.
 
+import { move } from "./dom.js";
 import { localizeTimes } from "./times.js";
 
 const FOCUSABLE = "a, button, summary, [tabindex]";
@@ -90,13 +91,6 @@ function renewRows(list, newer) {
     else move(list, row, next);
   }
   for (const row of rows.values()) row.remove();
-}
-
-/** Move a row, and with it the focus, which a browser takes from what is moved. */
-function move(list, row, next) {
-  const focused = row.contains(document.activeElement) ? document.activeElement : null;
-  list.insertBefore(row, next);
-  focused?.focus({ preventScroll: true });
 }
 
 function renewRow(row, fresh) {

@@ -47,6 +47,15 @@ class Commands {
     for (const [command, action] of Object.entries(DRAWN)) {
       show(this.root.querySelector(`[data-command="${command}"]`), run.actions.includes(action) || this.#pending?.command === command);
     }
+    this.#keepFocus();
+  }
+
+  /** A button that goes leaves the focus to the one that comes in its place; where none comes, to the page. */
+  #keepFocus() {
+    const { activeElement } = document;
+    if (!this.root.contains(activeElement) || !activeElement.closest("[hidden]")) return;
+    const next = this.root.querySelector("form:not([hidden]) button, a:not([hidden])") ?? document.getElementById("main");
+    next.focus({ preventScroll: true });
   }
 
   #dialog() {
