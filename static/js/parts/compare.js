@@ -3,7 +3,8 @@
 
 import { align, endsOf, indexAt } from "../compared.js";
 import { field, part, setAttribute, setField, setText, setWord, show, syncList } from "../dom.js";
-import { loss, percent, seconds } from "../format.js";
+import { integer, loss, named, percent, plain, seconds } from "../format.js";
+import { gettext } from "../texts.js";
 
 const WRITE = { accuracy: percent, loss };
 const ROWS = 100;
@@ -69,8 +70,8 @@ class Comparison {
     const name = target.dataset.plot;
     const axis = { stroke: () => colour("--ink-faint"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const steps = this.axis === "time" ? {} : { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] };
-    const ticks = this.axis === "time" ? { values: (_, splits) => splits.map((value) => seconds(value)) } : {};
-    const values = name === "accuracy" ? (_, splits) => splits.map((value) => `${Math.round(value * 1000) / 10} %`) : (_, splits) => splits.map((value) => String(Math.round(value * 1000) / 1000));
+    const ticks = { values: (_, splits) => splits.map(this.axis === "time" ? seconds : integer) };
+    const values = name === "accuracy" ? (_, splits) => splits.map((value) => `${plain(Math.round(value * 1000) / 10)} %`) : (_, splits) => splits.map((value) => plain(Math.round(value * 1000) / 1000));
     const plot = new window.uPlot(
       {
         width: target.clientWidth || 600,
@@ -148,10 +149,11 @@ class Comparison {
       const label = this.root.querySelector(`[data-legend="${curve.run_id}"] .mono`).textContent;
       const missing = index < 0 || (this.axis === "round" && curve.rounds[index] !== x);
       if (missing) return `${label} –`;
-      const values = Object.keys(this.plots).map((name) => (curve[name][index] === null ? `${name} not measured` : `${name} ${WRITE[name](curve[name][index])}`));
-      return `${label} ${values.join(", ")}${this.axis === "time" ? ` (round ${curve.rounds[index]})` : ""}`;
+      const values = Object.keys(this.plots).map((name) => named(name, curve[name][index] === null ? gettext("not measured") : WRITE[name](curve[name][index]))).join(", ");
+      return `${label} ${this.axis === "time" ? gettext("{values} (round {round})", { values, round: curve.rounds[index] }) : values}`;
     });
-    return `${this.axis === "time" ? `After ${seconds(x)}` : `Round ${x}`}: ${told.join("; ")}`;
+    const values = told.join("; ");
+    return this.axis === "time" ? gettext("After {time}: {values}", { time: seconds(x), values }) : gettext("Round {round}: {values}", { round: x, values });
   }
 
   #keys() {
@@ -200,13 +202,13 @@ function paintBests(root, store) {
       setWord(cell.firstElementChild, store.words.run[status.state], cell);
       setAttribute(cell.firstElementChild, "title", status.reason);
       setField(row, "name", status.run_name);
-      setField(row, "rounds", `${status.round ?? 0} of ${status.rounds}`);
+      setField(row, "rounds", gettext("{done} of {rounds}", { done: status.round ?? 0, rounds: status.rounds }));
     }
     show(row.querySelector("[data-where]"), curve.on_devices);
     for (const [name, write] of Object.entries(WRITE)) {
       const { best, last } = endsOf(curve, name);
       setField(row, `best_${name}`, best ? write(best.value) : "–");
-      setField(row, `best_${name}_round`, best ? `round ${best.round}` : "");
+      setField(row, `best_${name}_round`, best ? gettext("round {round}", { round: best.round }) : "");
       setField(row, `last_${name}`, last ? write(last.value) : "–");
     }
   }
