@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
+from django.utils.formats import get_format
+from django.utils.translation import get_language
 
 from edge.protocol.server import DeviceStatus
 from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
@@ -163,24 +166,47 @@ KEYS: dict[str, tuple[str, ...]] = {
 # ── formats, the same as in static/js/format.js ───────────────────────────────────────────────────────────────────────
 
 
+@cache
+def marks_of(language: str | None) -> dict[str, str]:
+    """Return what a language writes before a number's fraction, between its thousands and after percentage points."""
+    return {
+        "decimal": str(get_format("DECIMAL_SEPARATOR", language)),
+        "group": str(get_format("THOUSAND_SEPARATOR", language)),
+        "points": "pp",
+    }
+
+
+def _number(value: float, form: str) -> str:
+    """Write a number in a form of Python's, with the marks of the reader's language."""
+    marks = marks_of(get_language())
+    return format(value, form).translate({ord("."): marks["decimal"], ord(","): marks["group"]})
+
+
+def plain(value: float) -> str:
+    """Write a number with the places that it has."""
+    return _number(value, ".12g")
+
+
 def percent(share: float | None) -> str:
     """Write a share as per cent with two places; nothing for none."""
-    return "" if share is None else f"{share * 100:.2f} %"
+    return "" if share is None else f"{_number(share * 100, '.2f')} %"
 
 
 def loss(value: float | None) -> str:
     """Write a loss with four places; nothing for none."""
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else _number(value, ".4f")
 
 
 def points(difference: float | None) -> str:
     """Write a difference of two shares in percentage points, with its sign: +0.62 pp, −1.20 pp; nothing for none."""
-    return "" if difference is None else f"{difference * 100:+.2f} pp".replace("-", "−")
+    if difference is None:
+        return ""
+    return f"{_number(difference * 100, '+.2f').replace('-', '−')} {marks_of(get_language())['points']}"
 
 
 def change(difference: float | None) -> str:
     """Write a difference of two losses with its sign: +0.0074, −0.0031; nothing for none."""
-    return "" if difference is None else f"{difference:+.4f}".replace("-", "−")
+    return "" if difference is None else _number(difference, "+.4f").replace("-", "−")
 
 
 def seconds(value: float | None) -> str:
@@ -188,9 +214,9 @@ def seconds(value: float | None) -> str:
     if value is None:
         return ""
     if value < 10:
-        return f"{value:.2f} s"
+        return f"{_number(value, '.2f')} s"
     if value < 60:
-        return f"{value:.1f} s"
+        return f"{_number(value, '.1f')} s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
@@ -198,8 +224,8 @@ def seconds(value: float | None) -> str:
 
 
 def integer(value: float | None) -> str:
-    """Write a whole number with a comma between thousands; nothing for none."""
-    return "" if value is None else f"{round(value):,}"
+    """Write a whole number with a mark between thousands; nothing for none."""
+    return "" if value is None else _number(round(value), ",")
 
 
 def size(value: float | None) -> str:
@@ -208,7 +234,7 @@ def size(value: float | None) -> str:
         return ""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= factor:
-            return f"{value / factor:.1f} {unit}"
+            return f"{_number(value / factor, '.1f')} {unit}"
     return f"{value:.0f} B"
 
 
@@ -352,6 +378,7 @@ def vocabulary() -> dict[str, Any]:
         "troubled": TROUBLED,
         "lines": LINES,
         "keys": KEYS,
+        "numbers": marks_of(get_language()),
     }
     plain: dict[str, Any] = msgspec.to_builtins(tables)
     return plain

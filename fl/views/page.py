@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl import feed
@@ -21,6 +23,7 @@ from fl.queries.positions import Positions
 from fl.queries.run_list import RunFigures
 from fl.queries.runs import RoundLine
 from fl.series import Series
+from fl.texts import texts_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def shown(request: HttpRequest, page: str, template: str, state: PageState, **co
             "page": page,
             "state": state,
             "words": feed.vocabulary(),
+            "texts": texts_of(get_language() or settings.LANGUAGE_CODE),
             "sprite": static("vendor/lucide/sprite.svg"),
             # What the rows of <template> elements are drawn from.
             "nobody": None,

@@ -3,6 +3,7 @@
 
 import { addPoint, headlineOf, measuredOf } from "./compared.js";
 import { readingOf, readsAsBefore, tell } from "./feed.js";
+import { gettext } from "./texts.js";
 import { takeSnapshot, takeWork, workOf } from "./work.js";
 
 const FEED_LINES = 300;
@@ -130,7 +131,7 @@ const REDUCERS = {
     store.runs.set(data.run_id, data);
     store.touch("runs");
     if (data.run_id === store.runId && data.state === "paused" && known?.state !== "paused") {
-      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || "paused" });
+      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || gettext("paused") });
       store.touch("rounds");
     }
     if (ENDS.has(data.state) && known && !ENDS.has(known.state)) store.mergeFigures(data.run_id, { ended_at: frame.timestamp });
@@ -190,7 +191,7 @@ const REDUCERS = {
   },
 
   broadcast(store, data, frame) {
-    notify(store, data.level, data.message, `From ${data.sender}.`);
+    notify(store, data.level, data.message, gettext("From {sender}.", { sender: data.sender }));
     store.tellEvent(frame);
   },
 

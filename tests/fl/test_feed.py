@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from django.utils import translation
 
 from edge.protocol import server
 from fl import feed
@@ -96,16 +97,30 @@ def told_alone(payload):
     return feed.tell([logged(payload, 1)])
 
 
+@pytest.fixture(scope="module", params=["en", "de"])
+def language(request):
+    return request.param
+
+
+@pytest.fixture
+def speaking(language):
+    """This language is the reader's."""
+    with translation.override(language):
+        yield
+
+
 @pytest.fixture(scope="module")
-def in_the_browser():
+def in_the_browser(language):
     """What the pages' script says to the same events and numbers."""
     events = [{"event": payload.event, "data": json.loads(server.encode_payload(payload))} for payload in payloads()]
-    given = json.dumps({"words": feed.vocabulary(), "events": events, "numbers": NUMBERS})
+    with translation.override(language):
+        given = json.dumps({"words": feed.vocabulary(), "events": events, "numbers": NUMBERS})
     node = find_program(["node"], "nodejs")
     done = subprocess.run([node, TELL], input=given, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
+@pytest.mark.usefixtures("speaking")
 def test_the_scripts_tell_every_event_as_the_server_does(in_the_browser):
     here = []
     for payload in payloads():
@@ -122,6 +137,7 @@ def test_the_scripts_take_for_news_what_the_server_does(in_the_browser):
     assert [each["reading"] and tuple(each["reading"]) for each in in_the_browser["lines"]] == here
 
 
+@pytest.mark.usefixtures("speaking")
 def test_the_scripts_write_numbers_as_the_server_does(in_the_browser):
     here = {name: [feed.FORMATS[name](value) for value in values] for name, values in NUMBERS.items()}
 
@@ -133,6 +149,15 @@ def test_numbers_are_written_with_their_unit():
     assert feed.seconds(125.4) == "2 min 5 s"
     assert feed.size(19_520) == "19.5 kB"
     assert feed.integer(1_234_567) == "1,234,567"
+
+
+def test_numbers_carry_the_marks_of_the_readers_language():
+    with translation.override("de"):
+        written = [feed.percent(0.93841), feed.loss(0.12344), feed.change(-0.0031), feed.seconds(9.994)]
+        large = [feed.integer(1_234_567), feed.size(19_520), feed.plain(1e-05), feed.plain(0.25)]
+
+    assert written == ["93,84 %", "0,1234", "−0,0031", "9,99 s"]
+    assert large == ["1.234.567", "19,5 kB", "1e-05", "0,25"]
 
 
 def test_a_detail_leaves_out_what_is_not_known():

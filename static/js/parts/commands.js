@@ -2,15 +2,16 @@
 // before the server said so, and after ten seconds without a word it says that.
 
 import { part, setText, show } from "../dom.js";
+import { gettext } from "../texts.js";
 import { notify } from "./notices.js";
 
 const PATIENCE = 10_000;
 
 const COMMANDS = {
-  start: { doing: "Starting…", isDone: (status) => status.state !== "pending" },
-  pause: { doing: "Pausing…", isDone: (status) => status.state !== "running" },
-  resume: { doing: "Resuming…", isDone: (status) => status.state !== "paused" },
-  stop: { doing: "Stopping…", isDone: (status) => status.actions.length === 0 },
+  start: { doing: gettext("Starting…"), isDone: (status) => status.state !== "pending" },
+  pause: { doing: gettext("Pausing…"), isDone: (status) => status.state !== "running" },
+  resume: { doing: gettext("Resuming…"), isDone: (status) => status.state !== "paused" },
+  stop: { doing: gettext("Stopping…"), isDone: (status) => status.actions.length === 0 },
 };
 
 const DRAWN = { start: "start", pause: "pause", resume: "resume", stop: "stop_now" };
@@ -84,7 +85,8 @@ class Commands {
     // Stopping after a round is taken note of at once and done later: the next status says so.
     const confirmed = body.after_round ? (status) => status !== before : isDone;
     const timer = setTimeout(() => {
-      notify({ severity: "error", title: "The server has not answered", detail: `“${word.dataset.idle}” was sent ten seconds ago and is not confirmed. Look at the connection, then try again.` });
+      const detail = gettext("“{command}” was sent ten seconds ago and is not confirmed. Look at the connection, then try again.", { command: word.dataset.idle });
+      notify({ severity: "error", title: gettext("The server has not answered"), detail });
       this.#settle();
     }, PATIENCE);
     word.dataset.idle = word.textContent;
@@ -124,8 +126,8 @@ async function post(address, form, body) {
     });
     if (answer.ok) return null;
     const said = (await answer.json().catch(() => null))?.error;
-    return { title: said?.message ?? `The server answered ${answer.status}`, detail: said?.action ?? "" };
+    return { title: said?.message ?? gettext("The server answered {status}", { status: answer.status }), detail: said?.action ?? "" };
   } catch (error) {
-    return { title: "The server cannot be reached", detail: String(error.message ?? error) };
+    return { title: gettext("The server cannot be reached"), detail: String(error.message ?? error) };
   }
 }

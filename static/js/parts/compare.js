@@ -4,7 +4,8 @@
 import { align, indexAt } from "../compared.js";
 import { colour, thinned, xRange, yRange } from "../curve-plot.js";
 import { field, part, setAttribute, setField, setText, setWord, show, syncList } from "../dom.js";
-import { loss, percent, seconds } from "../format.js";
+import { integer, loss, named, percent, plain, seconds } from "../format.js";
+import { gettext } from "../texts.js";
 
 const WRITE = { accuracy: percent, loss };
 const ROWS = 100;
@@ -66,8 +67,8 @@ class Comparison {
     const name = target.dataset.plot;
     const axis = { stroke: () => colour("--ink-faint"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const steps = this.axis === "time" ? {} : { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] };
-    const ticks = this.axis === "time" ? { values: (_, splits) => splits.map((value) => seconds(value)) } : {};
-    const values = name === "accuracy" ? (_, splits) => splits.map((value) => `${Math.round(value * 1000) / 10} %`) : (_, splits) => splits.map((value) => String(Math.round(value * 1000) / 1000));
+    const ticks = { values: (_, splits) => splits.map(this.axis === "time" ? seconds : integer) };
+    const values = name === "accuracy" ? (_, splits) => splits.map((value) => `${plain(Math.round(value * 1000) / 10)} %`) : (_, splits) => splits.map((value) => plain(Math.round(value * 1000) / 1000));
     const plot = new window.uPlot(
       {
         width: target.clientWidth || 600,
@@ -157,12 +158,17 @@ class Comparison {
       const index = indexAt(curve, this.axis, x);
       const label = this.root.querySelector(`[data-legend="${curve.run_id}"] .mono`).textContent;
       if (index < 0) return `${label} –`;
-      const values = Object.keys(this.plots).map((name) => wordsOf(curve, name, index));
-      const [first, last] = [curve.first[index], curve.rounds[index]];
-      const where = first < last ? ` (rounds ${first} to ${last})` : this.axis === "time" ? ` (round ${last})` : "";
-      return `${label} ${values.join(", ")}${where}`;
+      return `${label} ${this.#at(curve, index)}`;
     });
-    return `${this.axis === "time" ? `After ${seconds(x)}` : `Round ${x}`}: ${told.join("; ")}`;
+    const values = told.join("; ");
+    return this.axis === "time" ? gettext("After {time}: {values}", { time: seconds(x), values }) : gettext("Round {round}: {values}", { round: x, values });
+  }
+
+  #at(curve, index) {
+    const values = Object.keys(this.plots).map((name) => wordsOf(curve, name, index)).join(", ");
+    const [first, round] = [curve.first[index], curve.rounds[index]];
+    if (first < round) return gettext("{values} (rounds {first} to {round})", { values, first, round });
+    return this.axis === "time" ? gettext("{values} (round {round})", { values, round }) : values;
   }
 
   #keys() {
@@ -196,9 +202,10 @@ function ownIndex(values, index) {
 /** Say what a column of a curve has: the value of its round, or the mean of its rounds and how far they reach. */
 function wordsOf(curve, name, index) {
   const write = WRITE[name];
-  if (curve[name][index] === null) return `${name} not measured`;
-  const reach = curve.first[index] < curve.rounds[index] ? ` (${write(curve.low[name][index])} to ${write(curve.high[name][index])})` : "";
-  return `${name} ${write(curve[name][index])}${reach}`;
+  if (curve[name][index] === null) return named(name, gettext("not measured"));
+  const value = write(curve[name][index]);
+  if (curve.first[index] === curve.rounds[index]) return named(name, value);
+  return named(name, gettext("{value} ({low} to {high})", { value, low: write(curve.low[name][index]), high: write(curve.high[name][index]) }));
 }
 
 function paintBests(root, store) {
@@ -211,13 +218,13 @@ function paintBests(root, store) {
       setWord(cell.firstElementChild, store.words.run[status.state], cell);
       setAttribute(cell.firstElementChild, "title", status.reason);
       setField(row, "name", status.run_name);
-      setField(row, "rounds", `${status.round ?? 0} of ${status.rounds}`);
+      setField(row, "rounds", gettext("{done} of {rounds}", { done: status.round ?? 0, rounds: status.rounds }));
     }
     show(row.querySelector("[data-where]"), curve.on_devices);
     for (const [name, write] of Object.entries(WRITE)) {
       const [best, last] = [curve.best[name], curve.last[name]];
       setField(row, `best_${name}`, best ? write(best.value) : "–");
-      setField(row, `best_${name}_round`, best ? `round ${best.round}` : "");
+      setField(row, `best_${name}_round`, best ? gettext("round {round}", { round: best.round }) : "");
       setField(row, `last_${name}`, last ? write(last.value) : "–");
     }
   }

@@ -4,6 +4,7 @@ import { part, setText, show } from "../dom.js";
 import { matches, readFilter } from "../event-filter.js";
 import { readsAsBefore } from "../feed.js";
 import { integer } from "../format.js";
+import { gettext, ngettext } from "../texts.js";
 import { localizeTimes } from "../times.js";
 import { notify } from "./notices.js";
 
@@ -37,7 +38,7 @@ export function mount(store, { frames, readAgain }) {
       show(root.querySelector("[data-empty]"), list.children.length === 0);
       list.querySelector("a")?.focus();
     } catch (error) {
-      notify({ severity: "error", title: "The new events could not be read", detail: String(error.message ?? error) });
+      notify({ severity: "error", title: gettext("The new events could not be read"), detail: String(error.message ?? error) });
     } finally {
       button.removeAttribute("aria-disabled");
       announce();
@@ -46,8 +47,8 @@ export function mount(store, { frames, readAgain }) {
   const announce = () => {
     const count = waiting.length;
     show(button, count > 0 || isLost);
-    if (isLost) setText(button, "The connection began anew: show what is new");
-    else if (count > 0) setText(button, `${integer(count)} new event${count === 1 ? "" : "s"}: show`);
+    if (isLost) setText(button, gettext("The connection began anew: show what is new"));
+    else if (count > 0) setText(button, ngettext("{count} new event: show", "{count} new events: show", count, { count: integer(count) }));
   };
   return {
     slices: ["feed"],
