@@ -58,7 +58,7 @@ def payloads():
     )
     yield server.FlStatusUpdate(**{**STATUS, "round": None, "reason": ""}, state="running", round_state=None)
     yield server.FlStatusUpdate(**{**STATUS, "reason": ""}, state="running", round_state="pending")
-    phases = [*AssignmentState, "round_completed"]
+    phases = [*AssignmentState, "deadline_extended", "round_completed"]
     yield from (server.TrainingProgress(**PROGRESS, phase=phase) for phase in phases)
     yield server.TrainingProgress(run_id=1, round=3, phase="accepted", device_name="clinic")
     yield server.TrainingProgress(run_id=1, round=3, phase="round_completed", metrics={"accuracy": None, "loss": None})
@@ -161,6 +161,15 @@ def test_a_status_that_says_nothing_new_is_told_once():
     told = feed.tell([logged(payload, seq) for seq, payload in enumerate((started, later, aggregating), start=1)])
 
     assert [line.title for line in told] == ["Round 3 started"]
+
+
+def test_it_is_told_by_how_much_a_deadline_was_extended_and_by_whom():
+    extended = server.TrainingProgress(
+        run_id=1, round=3, phase="deadline_extended", duration_seconds=60.0, reason="by ada"
+    )
+
+    (told,) = told_alone(extended)
+    assert (told.title, told.detail) == ("Round 3: deadline extended by 1 min 0 s", "by ada")
 
 
 def error(seq, **changes):
