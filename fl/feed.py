@@ -124,6 +124,9 @@ LINES: dict[str, Line | None] = {
     "training_progress.expired": Line("{device_name} missed the round", ("{reason}",), "warn", "clock"),
     "training_progress.cancelled": Line("{device_name} was told to stop", ("{reason}",), "plain", "ban"),
     "training_progress.late": Line("The update of {device_name} came late", ("{reason}",), "warn", "clock"),
+    "training_progress.deadline_extended": Line(
+        "Round {round}: deadline extended by {duration_seconds:seconds}", ("{reason}",), "plain", "timer"
+    ),
     "training_progress.round_completed": Line(
         "Round {round} is completed",
         (

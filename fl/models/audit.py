@@ -16,6 +16,7 @@ class Act(models.TextChoices):
     RUN_START = "run.start", "Started a run"
     RUN_PAUSE = "run.pause", "Paused a run"
     RUN_RESUME = "run.resume", "Resumed a run"
+    RUN_EXTEND_DEADLINE = "run.extend_deadline", "Extended a round's deadline"
     RUN_STOP = "run.stop", "Stopped a run"
     RUN_DESCRIBE = "run.describe", "Renamed, tagged or noted a run"
     TOKEN_ISSUE = "token.issue", "Issued an enrolment token"

@@ -59,7 +59,7 @@ def payloads():
     )
     yield server.FlStatusUpdate(**{**STATUS, "round": None, "reason": ""}, state="running", round_state=None)
     yield server.FlStatusUpdate(**{**STATUS, "reason": ""}, state="running", round_state="pending")
-    phases = [*AssignmentState, "round_completed"]
+    phases = [*AssignmentState, "deadline_extended", "round_completed"]
     yield from (server.TrainingProgress(**PROGRESS, phase=phase) for phase in phases)
     yield server.TrainingProgress(run_id=1, round=3, phase="accepted", device_name="clinic")
     yield server.TrainingProgress(run_id=1, round=3, phase="round_completed", metrics={"accuracy": None, "loss": None})
@@ -216,6 +216,15 @@ def test_of_a_device_only_changes_of_presence_and_state_are_told():
         "clinic is online",
         "clinic is suspended",
     ]
+
+
+def test_it_is_told_by_how_much_a_deadline_was_extended_and_by_whom():
+    extended = server.TrainingProgress(
+        run_id=1, round=3, phase="deadline_extended", duration_seconds=60.0, reason="by ada"
+    )
+
+    (told,) = told_alone(extended)
+    assert (told.title, told.detail) == ("Round 3: deadline extended by 1 min 0 s", "by ada")
 
 
 def error(seq, **changes):
