@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
-from django.utils.translation import gettext
+from django.utils.formats import get_format
+from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_noop as _
 
 from edge.protocol.server import DeviceStatus
@@ -143,6 +145,9 @@ LINES: dict[str, Line | None] = {
     "training_progress.expired": Line(_("{device_name} missed the round"), ("{reason}",), "warn", "clock"),
     "training_progress.cancelled": Line(_("{device_name} was told to stop"), ("{reason}",), "plain", "ban"),
     "training_progress.late": Line(_("The update of {device_name} came late"), ("{reason}",), "warn", "clock"),
+    "training_progress.deadline_extended": Line(
+        _("Round {round}: deadline extended by {duration_seconds:seconds}"), ("{reason}",), "plain", "timer"
+    ),
     "training_progress.round_completed": Line(
         _("Round {round} is completed"),
         (
@@ -187,24 +192,47 @@ KEYS: dict[str, tuple[str, ...]] = {
 # ── formats, the same as in static/js/format.js ───────────────────────────────────────────────────────────────────────
 
 
+@cache
+def marks_of(language: str | None) -> dict[str, str]:
+    """Return what a language writes before a number's fraction, between its thousands and after percentage points."""
+    return {
+        "decimal": str(get_format("DECIMAL_SEPARATOR", language)),
+        "group": str(get_format("THOUSAND_SEPARATOR", language)),
+        "points": "pp",
+    }
+
+
+def _number(value: float, form: str) -> str:
+    """Write a number in a form of Python's, with the marks of the reader's language."""
+    marks = marks_of(get_language())
+    return format(value, form).translate({ord("."): marks["decimal"], ord(","): marks["group"]})
+
+
+def plain(value: float) -> str:
+    """Write a number with the places that it has."""
+    return _number(value, ".12g")
+
+
 def percent(share: float | None) -> str:
     """Write a share as per cent with two places; nothing for none."""
-    return "" if share is None else f"{share * 100:.2f} %"
+    return "" if share is None else f"{_number(share * 100, '.2f')} %"
 
 
 def loss(value: float | None) -> str:
     """Write a loss with four places; nothing for none."""
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else _number(value, ".4f")
 
 
 def points(difference: float | None) -> str:
     """Write a difference of two shares in percentage points, with its sign: +0.62 pp, −1.20 pp; nothing for none."""
-    return "" if difference is None else f"{difference * 100:+.2f} pp".replace("-", "−")
+    if difference is None:
+        return ""
+    return f"{_number(difference * 100, '+.2f').replace('-', '−')} {marks_of(get_language())['points']}"
 
 
 def change(difference: float | None) -> str:
     """Write a difference of two losses with its sign: +0.0074, −0.0031; nothing for none."""
-    return "" if difference is None else f"{difference:+.4f}".replace("-", "−")
+    return "" if difference is None else _number(difference, "+.4f").replace("-", "−")
 
 
 def seconds(value: float | None) -> str:
@@ -212,9 +240,9 @@ def seconds(value: float | None) -> str:
     if value is None:
         return ""
     if value < 10:
-        return f"{value:.2f} s"
+        return f"{_number(value, '.2f')} s"
     if value < 60:
-        return f"{value:.1f} s"
+        return f"{_number(value, '.1f')} s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
@@ -222,8 +250,8 @@ def seconds(value: float | None) -> str:
 
 
 def integer(value: float | None) -> str:
-    """Write a whole number with a comma between thousands; nothing for none."""
-    return "" if value is None else f"{round(value):,}"
+    """Write a whole number with a mark between thousands; nothing for none."""
+    return "" if value is None else _number(round(value), ",")
 
 
 def size(value: float | None) -> str:
@@ -232,7 +260,7 @@ def size(value: float | None) -> str:
         return ""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= factor:
-            return f"{value / factor:.1f} {unit}"
+            return f"{_number(value / factor, '.1f')} {unit}"
     return f"{value:.0f} B"
 
 
@@ -280,6 +308,21 @@ def find_key(event: str, data: Data) -> str:
     return key
 
 
+def reading_of(event: str, data: Data) -> tuple[str, str] | None:
+    """Return whose status an event tells and how it reads; None where it tells none.
+
+    Of statuses in a row that read alike the first is told: a run's counts change, a device's name or data may.
+    """
+    key = find_key(event, data)
+    match event:
+        case "fl_status_update":
+            number = data.get("round")
+            return f"run:{data.get('run_id')}", f"{key} {'' if number is None else number}"
+        case "device_status":
+            return f"device:{data.get('device_id')}", key
+    return None
+
+
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
     return fold([told for _, told in tell_each(events) if told is not None][::-1])
@@ -287,7 +330,7 @@ def tell(events: Iterable[Event]) -> list[Told]:
 
 def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
     """Tell events in their order, which is oldest first; beside one that is not told stands None."""
-    last: dict[str, tuple[str, Any]] = {}
+    last: dict[str, str] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
         key = find_key(event.event, data)
@@ -296,12 +339,12 @@ def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
         if line is None or title is None:
             yield event, None
             continue
-        if event.event == "fl_status_update":
-            reading = (key, data.get("round"))
-            if last.get(event.stream_id) == reading:
+        if status := reading_of(event.event, data):
+            whose, reading = status
+            if last.get(whose) == reading:
                 yield event, None
                 continue
-            last[event.stream_id] = reading
+            last[whose] = reading
         yield event, _told(event, line, title, data)
 
 
@@ -361,6 +404,7 @@ def vocabulary() -> dict[str, Any]:
         "troubled": TROUBLED,
         "lines": {key: line and _translated(line) for key, line in LINES.items()},
         "keys": KEYS,
+        "numbers": marks_of(get_language()),
     }
     plain: dict[str, Any] = msgspec.to_builtins(tables)
     return plain

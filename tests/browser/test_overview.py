@@ -108,7 +108,9 @@ def _compare_with_the_database(world, page):
     assert page.text("[data-part=figures] [data-field=loss]") == f"{newest[2]:.4f}"
     assert page.text("[data-part=figures] [data-field=best]") == f"v{next(row[0] for row in rows if row[3])}"
     assert page.text("[data-part=ribbon] [data-field=position]") == f"Round {rounds} of 20"
-    assert page.page.locator("[data-part=ribbon] .complete").count() == rounds
+    completed = page.page.get_attribute("[data-part=ribbon] svg", "aria-label")
+    assert completed == f"{rounds} of 20 rounds completed, 0 failed"
+    assert page.page.get_attribute("[data-part=ribbon] .complete", "d").count("M") == rounds
     updates = world.query(f"Update.objects.filter(state='accepted', assignment__round__number={rounds}).count()")
     assert page.text("[data-part=round] [data-field=received]") == f"{updates} of {DEVICES}"
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { linesOf, rectangles, ticks } from "../../static/js/parts/ribbon.js";
+import { linesOf, paths, rectangles, ticks } from "../../static/js/parts/ribbon.js";
 import { bestOf, columns, inOrder, isMeasuredOnDevices, joined, medianSeconds, smooth, valueOf } from "../../static/js/series.js";
 
 const line = (number, changes = {}) => ({
@@ -126,4 +126,15 @@ test("a missed update is seen however small its share, and a tick is never talle
     assert.equal(parts.some(([kind]) => kind === "missed"), missed > 0);
     assert.equal(parts.reduce((sum, [, , height]) => sum + height, 0), 20);
   }
+});
+
+test("ticks of one kind are one path, each at its place, and none leaves its width", () => {
+  const found = ticks([line(1), line(2, { updates_received: 1 }), line(3, { state: "failed" })], 4);
+
+  const drawn = paths(found, 40);
+
+  assert.deepEqual([...drawn.keys()].sort(), ["complete", "failed", "missed", "planned"]);
+  const starts = (kind) => [...drawn.get(kind).matchAll(/M([\d.]+) /g)].map(([, x]) => Math.floor(Number(x) / 10));
+  assert.deepEqual([starts("complete"), starts("missed"), starts("failed"), starts("planned")], [[0, 1], [1], [2], [3]]);
+  assert.ok([...drawn.values()].every((path) => !/NaN|Infinity/.test(path)));
 });

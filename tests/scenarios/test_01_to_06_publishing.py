@@ -51,10 +51,10 @@ def test_what_did_not_fit_into_the_layer_while_the_loop_stood_still_is_read_from
     assert server.ask("handed_out") == {"layer": BEFORE}
 
     server.ask("hold_loop")
-    recorder.ask("record", count=FIRST, first=BEFORE + 1)
-    if recorder is not server:
-        eventually(lambda: recorder.ask("has_sent"))
-    recorder.ask("record", count=BURST - FIRST, first=BEFORE + FIRST + 1)
+    for count, first in ((FIRST, BEFORE + 1), (BURST - FIRST, BEFORE + FIRST + 1)):
+        recorder.ask("record", count=count, first=first)
+        if recorder is not server:  # else the channel would be emptied while it is still filled
+            eventually(lambda: recorder.ask("has_sent"))
     server.ask("let_go_of_loop")
     eventually(lambda: recorder.ask("has_sent"))
     crowd.wait_for("system", BEFORE + kept)

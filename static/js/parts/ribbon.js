@@ -15,13 +15,9 @@ const OPEN = new Set(["pending", "training", "aggregating", "evaluating"]);
  */
 export function ticks(rounds, total, most = MOST_TICKS) {
   const size = Math.max(1, Math.ceil(total / most));
-  const found = [];
-  for (let from = 1; from <= total; from += size) {
-    const to = Math.min(total, from + size - 1);
-    const lines = rounds.filter((line) => line.number >= from && line.number <= to);
-    found.push({ from, to, ...kindOf(lines) });
-  }
-  return found;
+  const lines = Array.from({ length: Math.ceil(total / size) }, () => []);
+  for (const line of rounds) lines[Math.ceil(line.number / size) - 1]?.push(line);
+  return lines.map((own, index) => ({ from: index * size + 1, to: Math.min(total, (index + 1) * size), ...kindOf(own) }));
 }
 
 function kindOf(lines) {
@@ -63,6 +59,32 @@ export function rectangles({ kind, missed, failed }) {
   return parts;
 }
 
+/**
+ * Return what is drawn of ticks within a width: for each kind of rectangle the path of all of them, so that a thousand
+ * rounds are no more elements than ten.
+ * @returns {Map<string, string>}
+ */
+export function paths(found, width) {
+  const step = Math.min(WIDEST_STEP, width / found.length);
+  const side = step - (step > 6 ? 2 : step * 0.25);
+  const drawn = new Map();
+  found.forEach((tick, index) => {
+    for (const [kind, y, height] of rectangles(tick)) {
+      drawn.set(kind, (drawn.get(kind) ?? "") + rounded(index * step, y, side, height, Math.min(2, step / 4, height / 2)));
+    }
+  });
+  return drawn;
+}
+
+function rounded(x, y, width, height, radius) {
+  const [right, down] = [width - 2 * radius, height - 2 * radius].map(short);
+  const arc = (across, along) => `a${short(radius)} ${short(radius)} 0 0 1 ${short(across)} ${short(along)}`;
+  const corners = [arc(radius, radius), arc(-radius, radius), arc(-radius, -radius), arc(radius, -radius)];
+  return `M${short(x + radius)} ${y}h${right}${corners[0]}v${down}${corners[1]}h${-right}${corners[2]}v${-down}${corners[3]}z`;
+}
+
+const short = (number) => Math.round(number * 100) / 100;
+
 const words = ({ from, to, kind, missed }) =>
   `${from === to ? `Round ${from}` : `Rounds ${from} to ${to}`}: ${kind}${missed > 0 ? `, ${Math.round(missed * 100)} % of the updates missed` : ""}`;
 
@@ -70,45 +92,31 @@ export function mount(store) {
   const root = part("ribbon");
   const svg = root?.querySelector("svg");
   if (!svg) return null;
-  let drawn = "";
+  let found = [];
   const ribbon = {
     slices: ["runs", "rounds"],
     paint() {
       const { run } = store;
       const rounds = [...linesOf(store.earlier), ...inOrder(store.rounds)].filter((line) => line.number > 0);
-      const found = ticks(rounds, run.rounds);
+      found = ticks(rounds, run.rounds);
       setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
-      const width = Math.round(svg.clientWidth);
-      const text = JSON.stringify([width, found]);
-      if (text === drawn) return;
-      drawn = text;
-      draw(svg, found, width);
+      draw(svg, found);
       const failed = rounds.reduce((sum, line) => sum + failedOf(line), 0);
       const done = rounds.reduce((sum, line) => sum + (line.state === "completed" ? (line.rounds ?? 1) - failedOf(line) : 0), 0);
       setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
     },
   };
+  svg.addEventListener("pointermove", ({ offsetX }) => {
+    const tick = found[Math.floor(offsetX / Math.min(WIDEST_STEP, svg.clientWidth / found.length))];
+    setText(svg.querySelector("title"), tick ? words(tick) : "");
+  });
   new ResizeObserver(() => ribbon.paint()).observe(svg);
   return ribbon;
 }
 
-function draw(svg, found, width) {
-  const step = Math.min(WIDEST_STEP, width / found.length);
-  const gap = step > 6 ? 2 : step * 0.25;
-  const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
+function draw(svg, found) {
+  const width = Math.round(svg.clientWidth);
+  const drawn = paths(found, width);
   setAttribute(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
-  svg.replaceChildren(
-    ...found.map((tick, index) => {
-      const group = make("g");
-      const title = make("title");
-      title.textContent = words(tick);
-      group.append(title);
-      for (const [kind, y, height] of rectangles(tick)) {
-        const rect = make("rect");
-        for (const [name, value] of Object.entries({ class: kind, x: index * step, y, width: step - gap, height, rx: Math.min(2, step / 4) })) rect.setAttribute(name, value);
-        group.append(rect);
-      }
-      return group;
-    }),
-  );
+  for (const path of svg.querySelectorAll("path")) setAttribute(path, "d", drawn.get(path.getAttribute("class")) ?? "");
 }
