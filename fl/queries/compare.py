@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from django.utils.translation import gettext
+
 from edge.protocol.server import FlStatusUpdate
 from fl import feed
 from fl.lifecycle import RoundState
@@ -121,9 +123,11 @@ def _left_out(numbers: Mapping[str, int | None], found: Mapping[int, Run], shown
     for text, number in numbers.items():
         run = found.get(number) if number is not None else None
         if run is None:
-            clauses.append(f"there is no run “{text[:40]}”, or none that you may see")
+            clause = gettext("there is no run “{text}”, or none that you may see")
+            clauses.append(clause.format(text=text[:40]))
         elif run not in shown:
-            clauses.append(f"{run.label} {run.name} is one too many: at most {MOST} runs are compared")
+            clause = gettext("{label} {name} is one too many: at most {most} runs are compared")
+            clauses.append(clause.format(label=run.label, name=run.name, most=MOST))
     return clauses
 
 
@@ -178,32 +182,35 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
 def _settings(run: Run) -> dict[str, str]:
     """Return what a run was made with, as a table of texts in the order in which it is read."""
     return {
-        "Task": run.task,
-        "Task’s model": run.task_digest[:12],
-        "Strategy": run.strategy,
+        gettext("Task"): run.task,
+        gettext("Task’s model"): run.task_digest[:12],
+        gettext("Strategy"): run.strategy,
         **{f"{run.strategy}: {name}": _number(value) for name, value in run.strategy_config.items()},
         **dict(_step(step) for step in run.steps),
-        "Rounds": str(run.rounds),
-        "Devices in a round": str(run.cohort_size),
-        "Quorum": str(run.quorum),
-        "Local epochs": str(run.local_epochs),
-        "Batch size": str(run.batch_size),
-        "Learning rate": _number(run.learning_rate),
-        "Momentum": _number(run.momentum),
-        "Patience": feed.seconds(run.cohort_wait_seconds),
-        "Deadline": feed.seconds(run.deadline_seconds),
-        "Least examples": str(run.min_examples),
-        "Largest update norm": "no limit" if run.max_update_norm is None else _number(run.max_update_norm),
-        "Seed": str(run.seed),
-        "Public": "yes" if run.public else "no",
-        "Updates are kept": "yes" if run.keep_updates else "no",
+        gettext("Rounds"): str(run.rounds),
+        gettext("Devices in a round"): str(run.cohort_size),
+        gettext("Quorum"): str(run.quorum),
+        gettext("Local epochs"): str(run.local_epochs),
+        gettext("Batch size"): str(run.batch_size),
+        gettext("Learning rate"): _number(run.learning_rate),
+        gettext("Momentum"): _number(run.momentum),
+        gettext("Patience"): feed.seconds(run.cohort_wait_seconds),
+        gettext("Deadline"): feed.seconds(run.deadline_seconds),
+        gettext("Least examples"): str(run.min_examples),
+        gettext("Largest update norm"): gettext("no limit")
+        if run.max_update_norm is None
+        else _number(run.max_update_norm),
+        gettext("Seed"): str(run.seed),
+        gettext("Public"): gettext("yes") if run.public else gettext("no"),
+        gettext("Updates are kept"): gettext("yes") if run.keep_updates else gettext("no"),
     }
 
 
 def _step(step: Mapping[str, object]) -> tuple[str, str]:
     config = step.get("config")
     values = config.items() if isinstance(config, Mapping) else ()
-    return f"Step {step.get('name')}", ", ".join(f"{name} {value}" for name, value in values) or "yes"
+    label = gettext("Step {name}").format(name=step.get("name"))
+    return label, ", ".join(f"{name} {value}" for name, value in values) or gettext("yes")
 
 
 def _number(value: float) -> str:
