@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 from django.utils.formats import get_format
-from django.utils.translation import get_language, gettext
+from django.utils.translation import get_language, gettext, override
 from django.utils.translation import gettext_noop as _
 
 from edge.protocol.server import DeviceStatus
@@ -195,11 +195,13 @@ KEYS: dict[str, tuple[str, ...]] = {
 @cache
 def marks_of(language: str | None) -> dict[str, str]:
     """Return what a language writes before a number's fraction, between its thousands and after percentage points."""
-    return {
-        "decimal": str(get_format("DECIMAL_SEPARATOR", language)),
-        "group": str(get_format("THOUSAND_SEPARATOR", language)),
-        "points": "pp",
-    }
+    with override(language):
+        return {
+            "decimal": str(get_format("DECIMAL_SEPARATOR")),
+            "group": str(get_format("THOUSAND_SEPARATOR")),
+            # Translators: percentage points, in short
+            "points": gettext("pp"),
+        }
 
 
 def _number(value: float, form: str) -> str:
@@ -208,9 +210,9 @@ def _number(value: float, form: str) -> str:
     return format(value, form).translate({ord("."): marks["decimal"], ord(","): marks["group"]})
 
 
-def plain(value: float) -> str:
-    """Write a number with the places that it has."""
-    return _number(value, ".12g")
+def plain(value: float, digits: int = 12) -> str:
+    """Write a number with the places that it has, up to so many digits."""
+    return _number(value, f".{digits}g")
 
 
 def percent(share: float | None) -> str:

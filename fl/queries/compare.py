@@ -277,8 +277,12 @@ def _step(step: Mapping[str, object]) -> tuple[str, str]:
     config = step.get("config")
     values = config.items() if isinstance(config, Mapping) else ()
     label = gettext("Step {name}").format(name=step.get("name"))
-    return label, ", ".join(f"{name} {value}" for name, value in values) or gettext("yes")
+    return label, ", ".join(f"{name} {_plain(value)}" for name, value in values) or gettext("yes")
+
+
+def _plain(value: object) -> str:
+    return feed.plain(value) if isinstance(value, float) else str(value)
 
 
 def _number(value: float) -> str:
-    return f"{value:g}"
+    return feed.plain(value, 6)

@@ -1,7 +1,4 @@
-"""Answers that are written line by line, however many there are: CSV and JSON to be kept.
-
-A file reads alike whoever asked for it, in whichever language: what is kept is compared and read by programs.
-"""
+"""Answers that are written line by line, however many there are: CSV and JSON to be kept."""
 
 import csv
 import io
@@ -10,11 +7,9 @@ from itertools import islice
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.db import connection
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
-from django.utils.translation import override
 
 LINES_AT_ONCE = 500
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
@@ -71,8 +66,7 @@ class _Pieces:
 
     def next(self) -> bytes:
         """Return the next piece; none at the end."""
-        with override(settings.LANGUAGE_CODE):
-            return "".join(islice(self._lines, LINES_AT_ONCE)).encode()
+        return "".join(islice(self._lines, LINES_AT_ONCE)).encode()
 
     def close(self) -> None:
         """Make no more: nobody reads on."""

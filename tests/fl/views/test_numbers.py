@@ -14,8 +14,8 @@ pytestmark = pytest.mark.django_db
 
 SPOKEN = {"alt", "aria-label", "content", "lang", "placeholder", "title"}
 """Attributes that people read; `content` is that of a `meta`."""
-ANEW = {"csrfmiddlewaretoken"}
-"""Fields whose value is another one in each answer."""
+OTHERS = {"csrfmiddlewaretoken", "language"}
+"""Fields that are another one in each answer, or in each language."""
 
 
 class Attributes(HTMLParser):
@@ -28,7 +28,7 @@ class Attributes(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
-        if given.get("name") not in ANEW:
+        if given.get("name") not in OTHERS:
             read = [(name, value) for name, value in attributes if name not in SPOKEN]
             self.found += [(tag, name, re.sub(r"\d+", "0", value or "")) for name, value in read]
 
