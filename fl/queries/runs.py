@@ -89,13 +89,13 @@ def overview(principal: Principal, run_id: int | None = None) -> Overview:
         recent = list(runs_for(principal).select_related("best_model", "created_by").order_by("-pk")[:RECENT_RUNS])
         run = _chosen(principal, recent, run_id)
         assignments = _assignments(run)
-        shown = [run, *recent] if run else recent
+        positions = positions_of(principal, [run, *recent] if run else recent)
         return Overview(
             view=_run_view(run, assignments) if run else None,
             recent=recent,
             devices=statuses(all_devices(), assignments),
-            events=feed_events(principal, run),
-            positions=positions_of(principal, shown),
+            events=feed_events(positions, run),
+            positions=positions,
         )
 
 
