@@ -41,6 +41,7 @@ export class Store {
     this.figures = byKey(state.figures ?? [], "run_id");
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
+    this.trashed = new Set();
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
     this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
     this.#touch("runs", "rounds", "progress", "devices", "work", "feed", "figures", "curves");
@@ -189,6 +190,14 @@ const REDUCERS = {
 
   error_notification(store, data, frame) {
     notify(store, data.severity, data.title, [data.detail, data.action].filter(Boolean).join(" "), data.count);
+    store.tellEvent(frame);
+  },
+
+  run_trash(store, { run_id, run_name, state }, frame) {
+    const isGone = state === "in_trash";
+    store.trashed[isGone ? "add" : "delete"](run_id);
+    store.touch("trash");
+    if (isGone && (run_id === store.runId || store.curves.has(run_id))) notify(store, "warning", `${run_name} was moved to the trash`, "This page shows it as it was.");
     store.tellEvent(frame);
   },
 
