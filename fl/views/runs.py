@@ -27,6 +27,7 @@ from fl.roles import Role
 from fl.strategies import StrategyError
 from fl.tasks import task_named, task_names
 from fl.views.page import PageState, person_at, sentence_of, shown, way_back
+from fl.views.run_tabs import or_404
 
 
 @never_cache
@@ -149,7 +150,7 @@ def command_run(request: HttpRequest, run_id: int, command: str) -> HttpResponse
 def stop_run(request: HttpRequest, run_id: int) -> HttpResponseBase:
     """Ask whether to stop after this round or now; stop."""
     if request.method != "POST":
-        found = queries.visible_run(principal_of(request), run_id)
+        found = or_404(queries.visible_run, principal_of(request), run_id)
         state = PageState(page="stop", positions={}, viewer=viewer_of(request))
         return shown(request, "stop", "runs/stop.html", state, run=found)
     after_round = request.POST.get("when") != "now"

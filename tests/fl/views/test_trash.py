@@ -205,9 +205,9 @@ def test_the_way_to_the_trash_shows_once_a_run_has_ended_and_not_while_it_is_pro
     going, over, kept = started_run(), ended(), ended()
     trash.protect_run(run=kept, now=NOW)
 
-    links = [re.findall(r"<a[^>]*data-throw[^>]*>", admin.get(reverse("run", args=[run.pk])).content.decode())
-             for run in (going, over, kept)]  # fmt: skip
+    pages = [admin.get(reverse("run", args=[run.pk])).content.decode() for run in (going, over, kept)]
 
+    links = [re.findall(r"<a[^>]*data-throw[^>]*>", page) for page in pages]
     assert [len(found) for found in links] == [1, 1, 0]
     assert "hidden" in links[0][0]
     assert "hidden" not in links[1][0]
