@@ -7,6 +7,7 @@ from typing import Concatenate, ParamSpec
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext
 
 from fl.roles import Role
 from fl.visibility import Principal, principal_of_user
@@ -37,7 +38,7 @@ def needs(role: Role) -> Callable[[View[P]], View[P]]:
                 return view(request, *args, **kwargs)
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
-            raise PermissionDenied(f"this needs the role {role.name.lower()}")
+            raise PermissionDenied(gettext("this needs the role {role}").format(role=gettext(role.name.lower())))
 
         return guarded
 

@@ -21,6 +21,8 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext_lazy as _
 
 from fl.exceptions import FlError
 from fl.models import (
@@ -88,7 +90,11 @@ class ReadOnlyAdmin(_ReadOnly, _ModelAdmin):
         return list(self.secrets)
 
     def _act(self, request: HttpRequest, rows: QuerySet[Any], use_case: Callable[[Any], object], done: str) -> None:
-        """Call a use case for each chosen row, and say what became of each."""
+        """Call a use case for each chosen row, and say what became of each.
+
+        Args:
+            done: a sentence in English with the place `{count}`.
+        """
         count = 0
         for row in rows:
             try:
@@ -98,7 +104,7 @@ class ReadOnlyAdmin(_ReadOnly, _ModelAdmin):
             else:
                 count += 1
         if count:
-            self.message_user(request, f"{count} {done}.", messages.SUCCESS)
+            self.message_user(request, gettext(done).format(count=count), messages.SUCCESS)
 
 
 class _ReadOnlyInline(_ReadOnly, _TabularInline):
@@ -110,7 +116,7 @@ class _ReadOnlyInline(_ReadOnly, _TabularInline):
 class ReasonForm(ActionForm):
     """The line above a list of devices, with room for a reason."""
 
-    reason = forms.CharField(required=False, max_length=500, label="Reason")
+    reason = forms.CharField(required=False, max_length=500, label=_("Reason"))
 
 
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,29 +142,34 @@ class RunAdmin(ReadOnlyAdmin):
     inlines = [RoundInline, ModelInline]
     actions = ["start", "pause", "resume", "stop_after_round", "stop_now"]
 
-    @admin.action(description="Start")
+    @admin.action(description=_("Start"))
     def start(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, _runs().start_run, "started")
+        self._steer(request, rows, _runs().start_run, gettext_noop("{count} run(s) started."))
 
-    @admin.action(description="Pause")
+    @admin.action(description=_("Pause"))
     def pause(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, _runs().pause_run, "paused")
+        self._steer(request, rows, _runs().pause_run, gettext_noop("{count} run(s) paused."))
 
-    @admin.action(description="Resume")
+    @admin.action(description=_("Resume"))
     def resume(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, _runs().resume_run, "resumed")
+        self._steer(request, rows, _runs().resume_run, gettext_noop("{count} run(s) resumed."))
 
-    @admin.action(description="Stop after the round that is training")
+    @admin.action(description=_("Stop after the round that is training"))
     def stop_after_round(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, partial(_runs().stop_run, after_round=True), "stopped, or stopping after this round")
+        self._steer(
+            request,
+            rows,
+            partial(_runs().stop_run, after_round=True),
+            gettext_noop("{count} run(s) stopped, or stopping after this round."),
+        )
 
-    @admin.action(description="Stop now, and cancel what devices are doing")
+    @admin.action(description=_("Stop now, and cancel what devices are doing"))
     def stop_now(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
-        self._steer(request, rows, _runs().stop_run, "stopped")
+        self._steer(request, rows, _runs().stop_run, gettext_noop("{count} run(s) stopped."))
 
     def _steer(self, request: HttpRequest, rows: QuerySet[Run], use_case: Callable[..., Run], done: str) -> None:
         now, by = timezone.now(), _person(request)
-        self._act(request, rows, lambda run: use_case(run=run, now=now, by=by), f"run(s) {done}")
+        self._act(request, rows, lambda run: use_case(run=run, now=now, by=by), done)
 
 
 class AssignmentInline(_ReadOnlyInline):
@@ -192,7 +203,7 @@ class UpdateAdmin(ReadOnlyAdmin):
     secrets = ("manifest", "signature")
     readonly_fields = ["manifest_text"]
 
-    @admin.display(description="Manifest, as it was signed")
+    @admin.display(description=_("Manifest, as it was signed"))
     def manifest_text(self, update: Update) -> str:
         return bytes(update.manifest).decode(errors="replace")
 
@@ -230,25 +241,35 @@ class DeviceAdmin(ReadOnlyAdmin):
     action_form = ReasonForm
     actions = ["approve", "suspend", "reinstate", "revoke"]
 
-    @admin.action(description="Approve")
+    @admin.action(description=_("Approve"))
     def approve(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, _devices().approve, "approved")
+        self._decide(request, rows, _devices().approve, gettext_noop("{count} device(s) approved."))
 
-    @admin.action(description="Suspend")
+    @admin.action(description=_("Suspend"))
     def suspend(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, partial(_devices().suspend, reason=_reason(request)), "suspended")
+        self._decide(
+            request,
+            rows,
+            partial(_devices().suspend, reason=_reason(request)),
+            gettext_noop("{count} device(s) suspended."),
+        )
 
-    @admin.action(description="Reinstate")
+    @admin.action(description=_("Reinstate"))
     def reinstate(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, _devices().reinstate, "reinstated")
+        self._decide(request, rows, _devices().reinstate, gettext_noop("{count} device(s) reinstated."))
 
-    @admin.action(description="Revoke for good")
+    @admin.action(description=_("Revoke for good"))
     def revoke(self, request: HttpRequest, rows: QuerySet[Device]) -> None:
-        self._decide(request, rows, partial(_devices().revoke, reason=_reason(request)), "revoked")
+        self._decide(
+            request,
+            rows,
+            partial(_devices().revoke, reason=_reason(request)),
+            gettext_noop("{count} device(s) revoked."),
+        )
 
     def _decide(self, request: HttpRequest, rows: QuerySet[Device], use_case: Callable[..., Device], done: str) -> None:
         now, by = timezone.now(), _person(request)
-        self._act(request, rows, lambda device: use_case(device=device, now=now, by=by), f"device(s) {done}")
+        self._act(request, rows, lambda device: use_case(device=device, now=now, by=by), done)
 
 
 @admin.register(DeviceTask)
@@ -310,7 +331,7 @@ class EnrollmentTokenAdmin(ReadOnlyAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Show the text in this answer: a message would carry it in a cookie."""
-        context = {**self.admin_site.each_context(request), "title": "A new enrolment token", "token": obj}
+        context = {**self.admin_site.each_context(request), "title": gettext("A new enrolment token"), "token": obj}
         return TemplateResponse(request, "admin/fl/enrollmenttoken/issued.html", {**context, "text": obj.issued_text})
 
 
@@ -365,7 +386,7 @@ class EventAdmin(ReadOnlyAdmin):
     secrets = ("data",)
     readonly_fields = ["payload"]
 
-    @admin.display(description="Data")
+    @admin.display(description=_("Data"))
     def payload(self, event: Event) -> str:
         return json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
 

@@ -2,13 +2,14 @@
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
 
 from edge.identity import require_algorithm
 
 
 class FlConfig(AppConfig):
     name = "fl"
-    verbose_name = "Federated learning"
+    verbose_name = _("Federated learning")
 
     def ready(self) -> None:
         require_algorithm()

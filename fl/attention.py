@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.utils.translation import gettext
+
 from fl.lifecycle import AssignmentState, DeviceState
 
 OUTCOMES = frozenset({AssignmentState.ACCEPTED, AssignmentState.REJECTED, AssignmentState.FAILED})
@@ -42,17 +44,17 @@ def attention(facts: DeviceFacts, now: datetime) -> tuple[str, ...]:
 
 def _reasons(facts: DeviceFacts, now: datetime) -> Iterator[str]:
     if facts.duplicated_at is not None and now - facts.duplicated_at < DUPLICATE_STAYS:
-        yield "two devices use its key"
+        yield gettext("two devices use its key")
     if facts.state == DeviceState.PENDING:
-        yield "waits for approval"
+        yield gettext("waits for approval")
     if facts.state == DeviceState.SUSPENDED:
-        yield _with("suspended", facts.state_reason)
+        yield _with(gettext("suspended"), facts.state_reason)
     if facts.open_round is not None and not facts.is_online:
-        yield f"went offline with its part of round {facts.open_round} still to do"
+        yield gettext("went offline with its part of round {round} still to do").format(round=facts.open_round)
     if facts.outcome == AssignmentState.REJECTED:
-        yield _with("its last update was rejected", facts.outcome_reason)
+        yield _with(gettext("its last update was rejected"), facts.outcome_reason)
     if facts.outcome == AssignmentState.FAILED:
-        yield _with("it could not train when last asked", facts.outcome_reason)
+        yield _with(gettext("it could not train when last asked"), facts.outcome_reason)
 
 
 def _with(what: str, why: str) -> str:

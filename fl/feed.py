@@ -3,15 +3,21 @@
 A title or detail is text with places: `{device_name}`, or `{metrics.accuracy:percent}` with a format. An event whose
 title has an empty place is not told; a part of the detail shows where all its places are filled. The scripts get the
 same table as JSON and fill it the same way (static/js/feed.js); a test holds both against the same events.
+
+The tables are in English; a word or a line is translated when a page takes it, places and all.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
+from django.utils.formats import get_format
+from django.utils.translation import get_language, gettext
+from django.utils.translation import gettext_noop as _
 
 from edge.protocol.server import DeviceStatus
 from fl.lifecycle import AssignmentState, DeviceState, RoundState, RunState
@@ -24,9 +30,19 @@ Data = Mapping[str, Any]
 class Word:
     """How a state is shown: never by colour alone."""
 
-    word: str
+    english: str
     tone: str = "plain"
     icon: str = "circle-dot"
+
+    @property
+    def word(self) -> str:
+        """It in the reader's language."""
+        return gettext(self.english)
+
+    @property
+    def within(self) -> str:
+        """The same as it stands within a sentence."""
+        return self.word[:1].lower() + self.word[1:]
 
 
 @dataclass(frozen=True)
@@ -55,32 +71,32 @@ class Told:
 
 
 RUN_WORDS = {
-    RunState.PENDING: Word("Not started", icon="clock"),
-    RunState.RUNNING: Word("Running", "busy", "refresh-cw"),
-    RunState.PAUSED: Word("Paused", "warn", "pause"),
-    RunState.COMPLETED: Word("Completed", "good", "check"),
-    RunState.FAILED: Word("Failed", "bad", "octagon-x"),
-    RunState.STOPPED: Word("Stopped", "plain", "square"),
+    RunState.PENDING: Word(_("Not started"), icon="clock"),
+    RunState.RUNNING: Word(_("Running"), "busy", "refresh-cw"),
+    RunState.PAUSED: Word(_("Paused"), "warn", "pause"),
+    RunState.COMPLETED: Word(_("Completed"), "good", "check"),
+    RunState.FAILED: Word(_("Failed"), "bad", "octagon-x"),
+    RunState.STOPPED: Word(_("Stopped"), "plain", "square"),
 }
 ROUND_WORDS = {
-    RoundState.PENDING: Word("Waiting for devices", "plain", "clock"),
-    RoundState.TRAINING: Word("Training", "busy", "refresh-cw"),
-    RoundState.AGGREGATING: Word("Aggregating", "work", "refresh-cw"),
-    RoundState.EVALUATING: Word("Evaluating", "work", "refresh-cw"),
-    RoundState.COMPLETED: Word("Completed", "good", "check"),
-    RoundState.FAILED: Word("Failed", "bad", "octagon-x"),
-    RoundState.STOPPED: Word("Stopped", "plain", "square"),
+    RoundState.PENDING: Word(_("Waiting for devices"), "plain", "clock"),
+    RoundState.TRAINING: Word(_("Training"), "busy", "refresh-cw"),
+    RoundState.AGGREGATING: Word(_("Aggregating"), "work", "refresh-cw"),
+    RoundState.EVALUATING: Word(_("Evaluating"), "work", "refresh-cw"),
+    RoundState.COMPLETED: Word(_("Completed"), "good", "check"),
+    RoundState.FAILED: Word(_("Failed"), "bad", "octagon-x"),
+    RoundState.STOPPED: Word(_("Stopped"), "plain", "square"),
 }
 ASSIGNMENT_WORDS: dict[str, Word] = {
-    AssignmentState.ASSIGNED: Word("Assigned", "plain", "clock"),
-    AssignmentState.TRAINING: Word("Training", "busy", "refresh-cw"),
-    AssignmentState.UPLOADING: Word("Uploading", "work", "refresh-cw"),
-    AssignmentState.ACCEPTED: Word("Received", "good", "check"),
-    AssignmentState.REJECTED: Word("Rejected", "bad", "x"),
-    AssignmentState.FAILED: Word("Failed", "bad", "x"),
-    AssignmentState.EXPIRED: Word("Expired", "warn", "clock"),
-    AssignmentState.CANCELLED: Word("Cancelled", "plain", "ban"),
-    AssignmentState.LATE: Word("Late", "warn", "clock"),
+    AssignmentState.ASSIGNED: Word(_("Assigned"), "plain", "clock"),
+    AssignmentState.TRAINING: Word(_("Training"), "busy", "refresh-cw"),
+    AssignmentState.UPLOADING: Word(_("Uploading"), "work", "refresh-cw"),
+    AssignmentState.ACCEPTED: Word(_("Received"), "good", "check"),
+    AssignmentState.REJECTED: Word(_("Rejected"), "bad", "x"),
+    AssignmentState.FAILED: Word(_("Failed"), "bad", "x"),
+    AssignmentState.EXPIRED: Word(_("Expired"), "warn", "clock"),
+    AssignmentState.CANCELLED: Word(_("Cancelled"), "plain", "ban"),
+    AssignmentState.LATE: Word(_("Late"), "warn", "clock"),
 }
 TROUBLED = (
     *(AssignmentState.REJECTED, AssignmentState.FAILED, AssignmentState.EXPIRED, AssignmentState.LATE),
@@ -89,64 +105,77 @@ TROUBLED = (
 """Devices of a round in these states stand before the others, which keep the order of their names: rows that jump
 whenever a device gets further cannot be read."""
 DEVICE_WORDS: dict[str, Word] = {
-    DeviceState.PENDING: Word("Waits for approval", "warn", "clock"),
-    DeviceState.SUSPENDED: Word("Suspended", "warn", "ban"),
-    DeviceState.REVOKED: Word("Revoked", "bad", "ban"),
-    "offline": Word("Offline", "off", "wifi-off"),
-    "idle": Word("Online", "good", "check"),
+    DeviceState.PENDING: Word(_("Waits for approval"), "warn", "clock"),
+    DeviceState.SUSPENDED: Word(_("Suspended"), "warn", "ban"),
+    DeviceState.REVOKED: Word(_("Revoked"), "bad", "ban"),
+    "offline": Word(_("Offline"), "off", "wifi-off"),
+    "idle": Word(_("Online"), "good", "check"),
     **ASSIGNMENT_WORDS,
 }
 
 LINES: dict[str, Line | None] = {
-    "fl_status_update.pending": Line("{run_name} was created", ("{task}", "{strategy}", "{rounds:int} rounds")),
-    "fl_status_update.paused": Line("{run_name} is paused", ("{reason}",), "warn", "pause"),
-    "fl_status_update.completed": Line("{run_name} is completed", ("{rounds:int} rounds", "{reason}"), "good", "check"),
-    "fl_status_update.failed": Line("{run_name} failed", ("{reason}",), "bad", "octagon-x"),
-    "fl_status_update.stopped": Line("{run_name} was stopped", ("{reason}",), "plain", "square"),
-    "fl_status_update.running": Line("{run_name} is running", ("{reason}",), "plain", "play"),
-    "fl_status_update.running.pending": Line("Round {round}: {reason}", (), "plain", "clock"),
-    "fl_status_update.running.training": Line("Round {round} started", ("{selected:int} devices",), "plain", "play"),
+    "fl_status_update.pending": Line(_("{run_name} was created"), ("{task}", "{strategy}", _("{rounds:int} rounds"))),
+    "fl_status_update.paused": Line(_("{run_name} is paused"), ("{reason}",), "warn", "pause"),
+    "fl_status_update.completed": Line(
+        _("{run_name} is completed"), (_("{rounds:int} rounds"), "{reason}"), "good", "check"
+    ),
+    "fl_status_update.failed": Line(_("{run_name} failed"), ("{reason}",), "bad", "octagon-x"),
+    "fl_status_update.stopped": Line(_("{run_name} was stopped"), ("{reason}",), "plain", "square"),
+    "fl_status_update.running": Line(_("{run_name} is running"), ("{reason}",), "plain", "play"),
+    "fl_status_update.running.pending": Line(_("Round {round}: {reason}"), (), "plain", "clock"),
+    "fl_status_update.running.training": Line(
+        _("Round {round} started"), (_("{selected:int} devices"),), "plain", "play"
+    ),
     "fl_status_update.running.aggregating": None,
     "fl_status_update.running.evaluating": None,
     "fl_status_update.running.completed": None,
     "fl_status_update.running.failed": None,
     "training_progress.accepted": Line(
-        "{device_name} sent its update",
-        ("{num_examples:int} examples", "local loss {metrics.loss:loss}", "accuracy {metrics.accuracy:percent}"),
+        _("{device_name} sent its update"),
+        (
+            _("{num_examples:int} examples"),
+            _("local loss {metrics.loss:loss}"),
+            _("accuracy {metrics.accuracy:percent}"),
+        ),
         "good",
         "check",
     ),
-    "training_progress.rejected": Line("The update of {device_name} was rejected", ("{reason}",), "bad", "x"),
-    "training_progress.failed": Line("{device_name} could not train", ("{reason}",), "bad", "x"),
-    "training_progress.expired": Line("{device_name} missed the round", ("{reason}",), "warn", "clock"),
-    "training_progress.cancelled": Line("{device_name} was told to stop", ("{reason}",), "plain", "ban"),
-    "training_progress.late": Line("The update of {device_name} came late", ("{reason}",), "warn", "clock"),
+    "training_progress.rejected": Line(_("The update of {device_name} was rejected"), ("{reason}",), "bad", "x"),
+    "training_progress.failed": Line(_("{device_name} could not train"), ("{reason}",), "bad", "x"),
+    "training_progress.expired": Line(_("{device_name} missed the round"), ("{reason}",), "warn", "clock"),
+    "training_progress.cancelled": Line(_("{device_name} was told to stop"), ("{reason}",), "plain", "ban"),
+    "training_progress.late": Line(_("The update of {device_name} came late"), ("{reason}",), "warn", "clock"),
+    "training_progress.deadline_extended": Line(
+        _("Round {round}: deadline extended by {duration_seconds:seconds}"), ("{reason}",), "plain", "timer"
+    ),
     "training_progress.round_completed": Line(
-        "Round {round} is completed",
+        _("Round {round} is completed"),
         (
-            "accuracy {metrics.accuracy:percent}",
-            "loss {metrics.loss:loss}",
-            "{updates_received:int} updates",
+            _("accuracy {metrics.accuracy:percent}"),
+            _("loss {metrics.loss:loss}"),
+            _("{updates_received:int} updates"),
             "{duration_seconds:seconds}",
         ),
         "good",
         "check",
     ),
-    "model_aggregation.completed": Line("Model version {version} is published", ("{size_bytes:bytes}",), "work", "box"),
-    "model_aggregation.failed": Line("Aggregation of round {round} failed", ("{reason}",), "bad", "octagon-x"),
-    "device_status.pending": Line("{name} waits for approval", (), "warn", "key-round"),
-    "device_status.suspended": Line("{name} is suspended", ("{reason}",), "warn", "ban"),
-    "device_status.revoked": Line("{name} is revoked", ("{reason}",), "bad", "ban"),
-    "device_status.active.online": Line("{name} is online", ("version {edge_version}",), "good", "cpu"),
-    "device_status.active.offline": Line("{name} is offline", ("{reason}",), "off", "wifi-off"),
+    "model_aggregation.completed": Line(
+        _("Model version {version} is published"), ("{size_bytes:bytes}",), "work", "box"
+    ),
+    "model_aggregation.failed": Line(_("Aggregation of round {round} failed"), ("{reason}",), "bad", "octagon-x"),
+    "device_status.pending": Line(_("{name} waits for approval"), (), "warn", "key-round"),
+    "device_status.suspended": Line(_("{name} is suspended"), ("{reason}",), "warn", "ban"),
+    "device_status.revoked": Line(_("{name} is revoked"), ("{reason}",), "bad", "ban"),
+    "device_status.active.online": Line(_("{name} is online"), (_("version {edge_version}"),), "good", "cpu"),
+    "device_status.active.offline": Line(_("{name} is offline"), ("{reason}",), "off", "wifi-off"),
     "error_notification.info": Line("{title}", ("{detail}",), "plain", "info"),
     "error_notification.warning": Line("{title}", ("{detail}", "{action}"), "warn", "triangle-alert"),
     "error_notification.error": Line("{title}", ("{detail}", "{action}"), "bad", "circle-alert"),
-    "run_trash.in_trash": Line("{run_name} was moved to the trash", (), "plain", "trash-2"),
-    "run_trash.restored": Line("{run_name} was restored from the trash", (), "plain", "rotate-cw"),
-    "broadcast.info": Line("{message}", ("from {sender}",), "plain", "megaphone"),
-    "broadcast.warning": Line("{message}", ("from {sender}",), "warn", "megaphone"),
-    "broadcast.error": Line("{message}", ("from {sender}",), "bad", "megaphone"),
+    "run_trash.in_trash": Line(_("{run_name} was moved to the trash"), (), "plain", "trash-2"),
+    "run_trash.restored": Line(_("{run_name} was restored from the trash"), (), "plain", "rotate-cw"),
+    "broadcast.info": Line("{message}", (_("from {sender}"),), "plain", "megaphone"),
+    "broadcast.warning": Line("{message}", (_("from {sender}"),), "warn", "megaphone"),
+    "broadcast.error": Line("{message}", (_("from {sender}"),), "bad", "megaphone"),
 }
 """Event and its states, joined by dots → line; the longest key that fits is used. An event that has none, or None, is
 not told: another event says the same, or nobody waits for it."""
@@ -166,24 +195,47 @@ KEYS: dict[str, tuple[str, ...]] = {
 # ── formats, the same as in static/js/format.js ───────────────────────────────────────────────────────────────────────
 
 
+@cache
+def marks_of(language: str | None) -> dict[str, str]:
+    """Return what a language writes before a number's fraction, between its thousands and after percentage points."""
+    return {
+        "decimal": str(get_format("DECIMAL_SEPARATOR", language)),
+        "group": str(get_format("THOUSAND_SEPARATOR", language)),
+        "points": "pp",
+    }
+
+
+def _number(value: float, form: str) -> str:
+    """Write a number in a form of Python's, with the marks of the reader's language."""
+    marks = marks_of(get_language())
+    return format(value, form).translate({ord("."): marks["decimal"], ord(","): marks["group"]})
+
+
+def plain(value: float) -> str:
+    """Write a number with the places that it has."""
+    return _number(value, ".12g")
+
+
 def percent(share: float | None) -> str:
     """Write a share as per cent with two places; nothing for none."""
-    return "" if share is None else f"{share * 100:.2f} %"
+    return "" if share is None else f"{_number(share * 100, '.2f')} %"
 
 
 def loss(value: float | None) -> str:
     """Write a loss with four places; nothing for none."""
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else _number(value, ".4f")
 
 
 def points(difference: float | None) -> str:
     """Write a difference of two shares in percentage points, with its sign: +0.62 pp, −1.20 pp; nothing for none."""
-    return "" if difference is None else f"{difference * 100:+.2f} pp".replace("-", "−")
+    if difference is None:
+        return ""
+    return f"{_number(difference * 100, '+.2f').replace('-', '−')} {marks_of(get_language())['points']}"
 
 
 def change(difference: float | None) -> str:
     """Write a difference of two losses with its sign: +0.0074, −0.0031; nothing for none."""
-    return "" if difference is None else f"{difference:+.4f}".replace("-", "−")
+    return "" if difference is None else _number(difference, "+.4f").replace("-", "−")
 
 
 def seconds(value: float | None) -> str:
@@ -191,9 +243,9 @@ def seconds(value: float | None) -> str:
     if value is None:
         return ""
     if value < 10:
-        return f"{value:.2f} s"
+        return f"{_number(value, '.2f')} s"
     if value < 60:
-        return f"{value:.1f} s"
+        return f"{_number(value, '.1f')} s"
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
@@ -201,8 +253,8 @@ def seconds(value: float | None) -> str:
 
 
 def integer(value: float | None) -> str:
-    """Write a whole number with a comma between thousands; nothing for none."""
-    return "" if value is None else f"{round(value):,}"
+    """Write a whole number with a mark between thousands; nothing for none."""
+    return "" if value is None else _number(round(value), ",")
 
 
 def size(value: float | None) -> str:
@@ -211,7 +263,7 @@ def size(value: float | None) -> str:
         return ""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= factor:
-            return f"{value / factor:.1f} {unit}"
+            return f"{_number(value / factor, '.1f')} {unit}"
     return f"{value:.0f} B"
 
 
@@ -259,6 +311,21 @@ def find_key(event: str, data: Data) -> str:
     return key
 
 
+def reading_of(event: str, data: Data) -> tuple[str, str] | None:
+    """Return whose status an event tells and how it reads; None where it tells none.
+
+    Of statuses in a row that read alike the first is told: a run's counts change, a device's name or data may.
+    """
+    key = find_key(event, data)
+    match event:
+        case "fl_status_update":
+            number = data.get("round")
+            return f"run:{data.get('run_id')}", f"{key} {'' if number is None else number}"
+        case "device_status":
+            return f"device:{data.get('device_id')}", key
+    return None
+
+
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
     return fold([told for _, told in tell_each(events) if told is not None][::-1])
@@ -266,21 +333,21 @@ def tell(events: Iterable[Event]) -> list[Told]:
 
 def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
     """Tell events in their order, which is oldest first; beside one that is not told stands None."""
-    last: dict[str, tuple[str, Any]] = {}
+    last: dict[str, str] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
         key = find_key(event.event, data)
         line = LINES.get(key)
-        title = fill(line.title, data) if line else None
+        title = fill(gettext(line.title), data) if line else None
         if line is None or title is None:
             yield event, None
             continue
-        if event.event == "fl_status_update":
-            reading = (key, data.get("round"))
-            if last.get(event.stream_id) == reading:
+        if status := reading_of(event.event, data):
+            whose, reading = status
+            if last.get(whose) == reading:
                 yield event, None
                 continue
-            last[event.stream_id] = reading
+            last[whose] = reading
         yield event, _told(event, line, title, data)
 
 
@@ -308,7 +375,7 @@ def _told(event: Event, line: Line, title: str, data: Data) -> Told:
         seq=event.seq,
         timestamp=event.timestamp,
         title=title,
-        detail=joined(part for part in (fill(text, data) for text in line.detail) if part),
+        detail=joined(part for part in (fill(gettext(text), data) for text in line.detail) if part),
         tone=line.tone,
         icon=line.icon,
         count=data.get("count", 1) if event.event == "error_notification" else 1,
@@ -331,15 +398,24 @@ def joined(parts: Iterable[str]) -> str:
 
 
 def vocabulary() -> dict[str, Any]:
-    """Return the tables for the scripts, as plain JSON values."""
+    """Return the tables for the scripts in the reader's language, as plain JSON values."""
     tables = {
-        "run": RUN_WORDS,
-        "round": ROUND_WORDS,
-        "assignment": ASSIGNMENT_WORDS,
-        "device": DEVICE_WORDS,
+        "run": _spoken(RUN_WORDS),
+        "round": _spoken(ROUND_WORDS),
+        "assignment": _spoken(ASSIGNMENT_WORDS),
+        "device": _spoken(DEVICE_WORDS),
         "troubled": TROUBLED,
-        "lines": LINES,
+        "lines": {key: line and _translated(line) for key, line in LINES.items()},
         "keys": KEYS,
+        "numbers": marks_of(get_language()),
     }
     plain: dict[str, Any] = msgspec.to_builtins(tables)
     return plain
+
+
+def _spoken(words: Mapping[Any, Word]) -> dict[str, dict[str, str]]:
+    return {str(key): {"word": word.word, "tone": word.tone, "icon": word.icon} for key, word in words.items()}
+
+
+def _translated(line: Line) -> Line:
+    return replace(line, title=gettext(line.title), detail=tuple(gettext(text) for text in line.detail))

@@ -6,6 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.utils.text import format_lazy
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from fl.models import Run
 from fl.models.run import MAX_SEED
@@ -14,7 +17,9 @@ from fl.strategies import STEPS, STRATEGIES, Parameter, Step, Strategy
 from fl.tags import LONGEST_TAG, MAX_TAGS
 from fl.tasks import task_names
 
-LIFETIMES = {"900": "15 minutes", "3600": "1 hour", "86400": "1 day"}
+LIFETIMES = {"900": _("15 minutes"), "3600": _("1 hour"), "86400": _("1 day")}
+LONGEST_NAME = 100
+"""Of a run."""
 
 
 class EnrollForm(forms.Form):
@@ -23,14 +28,14 @@ class EnrollForm(forms.Form):
     label = forms.CharField(
         max_length=100,
         required=False,
-        label="Device name",
-        help_text="What the device will be called; it can be changed on the device.",
+        label=_("Device name"),
+        help_text=_("What the device will be called; it can be changed on the device."),
     )
-    lifetime = forms.ChoiceField(choices=list(LIFETIMES.items()), label="Expires after")
+    lifetime = forms.ChoiceField(choices=list(LIFETIMES.items()), label=_("Expires after"))
     auto_approve = forms.BooleanField(
         required=False,
-        label="Approve the device at once",
-        help_text="Otherwise it waits until an operator approves it here.",
+        label=_("Approve the device at once"),
+        help_text=_("Otherwise it waits until an operator approves it here."),
     )
 
     @property
@@ -42,19 +47,23 @@ class EnrollForm(forms.Form):
 class DescribedForm(forms.Form):
     """How a run is called, tagged and noted: what may change at any time."""
 
-    name = forms.CharField(max_length=100, label="Name", help_text="Up to 100 characters; it need not be unique.")
+    name = forms.CharField(
+        max_length=LONGEST_NAME, label=_("Name"), help_text=_("Up to 100 characters; it need not be unique.")
+    )
     tags = forms.CharField(
         max_length=MAX_TAGS * (LONGEST_TAG + 2),
         required=False,
-        label="Tags",
-        help_text=f"Up to {MAX_TAGS} short words with commas between them, to find the run again.",
+        label=_("Tags"),
+        help_text=format_lazy(
+            _("Up to {most} short words with commas between them, to find the run again."), most=MAX_TAGS
+        ),
     )
     notes = forms.CharField(
         max_length=2000,
         required=False,
-        label="Notes",
+        label=_("Notes"),
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Why this run, what to look at; up to 2,000 characters.",
+        help_text=_("Why this run, what to look at; up to 2,000 characters."),
     )
 
     def typed_tags(self) -> list[str]:
@@ -82,88 +91,96 @@ class Whom:
 class NewRunForm(DescribedForm):
     """A run's plan; what is left empty is the task's own default."""
 
-    task = forms.ChoiceField(label="Task", help_text="Model, data and metrics. Only devices that offer it take part.")
+    task = forms.ChoiceField(
+        label=_("Task"), help_text=_("Model, data and metrics. Only devices that offer it take part.")
+    )
     strategy = forms.ChoiceField(
         choices=[(name, name) for name in STRATEGIES],
         widget=forms.RadioSelect,
-        label="Strategy",
-        help_text="How the devices’ updates become the next global model.",
+        label=_("Strategy"),
+        help_text=_("How the devices’ updates become the next global model."),
     )
     rounds = forms.IntegerField(
         min_value=1,
         initial=20,
-        label="Rounds",
-        help_text="How often the devices train and the model is renewed: from 1.",
+        label=_("Rounds"),
+        help_text=_("How often the devices train and the model is renewed: from 1."),
     )
     cohort_size = forms.IntegerField(
-        min_value=1, initial=2, label="Devices in a round", help_text="A round starts when so many are ready: from 1."
+        min_value=1,
+        initial=2,
+        label=_("Devices in a round"),
+        help_text=_("A round starts when so many are ready: from 1."),
     )
     quorum = forms.IntegerField(
         min_value=1,
         required=False,
-        label="Quorum",
-        help_text="Updates that a round needs to count: from 1 to the devices in a round. Empty: all of them.",
+        label=_("Quorum"),
+        help_text=_("Updates that a round needs to count: from 1 to the devices in a round. Empty: all of them."),
     )
     min_examples = forms.IntegerField(
         min_value=1,
         max_value=2**31 - 1,
         initial=1,
-        label="Least examples",
-        help_text="Devices that have fewer examples of the task are not selected: from 1.",
+        label=_("Least examples"),
+        help_text=_("Devices that have fewer examples of the task are not selected: from 1."),
     )
     local_epochs = forms.IntegerField(
         min_value=1,
         required=False,
-        label="Local epochs",
-        help_text="How often a device goes through its data in a round: from 1. Empty: the task’s own.",
+        label=_("Local epochs"),
+        help_text=_("How often a device goes through its data in a round: from 1. Empty: the task’s own."),
     )
     batch_size = forms.IntegerField(
-        min_value=1, required=False, label="Batch size", help_text="Examples in a batch: from 1. Empty: the task’s own."
+        min_value=1,
+        required=False,
+        label=_("Batch size"),
+        help_text=_("Examples in a batch: from 1. Empty: the task’s own."),
     )
     learning_rate = forms.FloatField(
         required=False,
-        label="Learning rate",
-        help_text="How far a device steps at each batch: above 0, often 0.001 to 0.5. Empty: the task’s own.",
+        label=_("Learning rate"),
+        help_text=_("How far a device steps at each batch: above 0, often 0.001 to 0.5. Empty: the task’s own."),
     )
     momentum = forms.FloatField(
         required=False,
-        label="Momentum",
-        help_text="How much of the last step is kept: from 0 to below 1. Empty: the task’s own.",
+        label=_("Momentum"),
+        help_text=_("How much of the last step is kept: from 0 to below 1. Empty: the task’s own."),
     )
     cohort_wait_seconds = forms.FloatField(
         min_value=0,
         initial=30,
-        label="Patience, in seconds",
-        help_text="After this long a round starts with fewer devices, if the quorum is there: from 0.",
+        label=_("Patience, in seconds"),
+        help_text=_("After this long a round starts with fewer devices, if the quorum is there: from 0."),
     )
     deadline_seconds = forms.FloatField(
         min_value=0.1,
         initial=600,
-        label="Deadline, in seconds",
-        help_text="How long the devices of a round may train: from 0.1.",
+        label=_("Deadline, in seconds"),
+        help_text=_("How long the devices of a round may train: from 0.1."),
     )
     max_update_norm = forms.FloatField(
         min_value=0,
         required=False,
-        label="Largest update norm",
-        help_text="Updates whose L2 norm is larger are rejected: from 0. Empty: no limit.",
+        label=_("Largest update norm"),
+        help_text=_("Updates whose L2 norm is larger are rejected: from 0. Empty: no limit."),
     )
     seed = forms.IntegerField(
         min_value=0,
         max_value=MAX_SEED,
         initial=0,
-        label="Seed",
-        help_text="A whole number from 0. The same seed and devices give the same model.",
+        label=_("Seed"),
+        help_text=_("A whole number from 0. The same seed and devices give the same model."),
     )
     public = forms.BooleanField(
-        required=False, label="Public", help_text="Everybody may follow the run on /ws, without signing in."
+        required=False, label=_("Public"), help_text=_("Everybody may follow the run on /ws, without signing in.")
     )
     keep_updates = forms.BooleanField(
         required=False,
-        label="Keep updates",
-        help_text="Keep the devices’ update files after each round; they take room on the disk.",
+        label=_("Keep updates"),
+        help_text=_("Keep the devices’ update files after each round; they take room on the disk."),
     )
-    start = forms.BooleanField(required=False, initial=True, label="Start it at once")
+    start = forms.BooleanField(required=False, initial=True, label=_("Start it at once"))
 
     ABOUT = ("name", "task", "tags", "notes")
     ROUNDS = ("rounds", "cohort_size", "quorum", "min_examples")
@@ -202,7 +219,7 @@ class NewRunForm(DescribedForm):
                 max_value=parameter.maximum,
                 initial=parameter.default,
                 label=name,
-                help_text=f"{parameter.help}; from {parameter.minimum:g} to {parameter.maximum:g}.",
+                help_text=_help_of(parameter),
             )
 
     def clean(self) -> dict[str, Any]:
@@ -282,11 +299,23 @@ class NewRunForm(DescribedForm):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _help_of(parameter: Parameter) -> str:
+    sentence = gettext("{help}; from {minimum} to {maximum}.")
+    ends = {"minimum": f"{parameter.minimum:g}", "maximum": f"{parameter.maximum:g}"}
+    return sentence.format(help=gettext(parameter.help), **ends)
+
+
+def _again(name: str) -> str:
+    """Return the name of a run that repeats the one of this name, or that one's repetition."""
+    again = " " + gettext("again")
+    return name.removesuffix(again)[: LONGEST_NAME - len(again)] + again
+
+
 def _values_of(run: Run) -> dict[str, Any]:
     """Return a run's plan as the form's fields have it."""
     names = (*NewRunForm.ABOUT, *NewRunForm.ROUNDS, *NewRunForm.TRAINING, *NewRunForm.ADVANCED, "strategy")
     values = {name: getattr(run, name) for name in names}
-    values |= {"name": f"{run.name.removesuffix(' again')[:94]} again", "tags": ", ".join(run.tags)}
+    values |= {"name": _again(run.name), "tags": ", ".join(run.tags)}
     values |= {f"{run.strategy}-{name}": value for name, value in run.strategy_config.items()}
     for step in run.steps:
         values[f"step-{step['name']}"] = True
@@ -297,11 +326,11 @@ def _values_of(run: Run) -> dict[str, Any]:
 def _lost(run: Run, tasks: list[str]) -> Iterator[str]:
     """Say what of an earlier run the form cannot repeat."""
     if run.task not in tasks:
-        yield f"This server does not have the task {run.task} any more."
+        yield gettext("This server does not have the task {name} any more.").format(name=run.task)
     if run.strategy not in STRATEGIES:
-        yield f"There is no strategy {run.strategy} any more."
+        yield gettext("There is no strategy {name} any more.").format(name=run.strategy)
     steps = [step["name"] for step in run.steps]
     if unknown := sorted(set(steps) - set(STEPS)):
-        yield f"There is no step {', '.join(unknown)} any more."
+        yield gettext("There is no step {names} any more.").format(names=", ".join(unknown))
     elif steps != [name for name in STEPS if name in steps]:
-        yield "Its steps came in an order, or as often, as only the API can say."
+        yield gettext("Its steps came in an order, or as often, as only the API can say.")

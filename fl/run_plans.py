@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_noop as _
+
 from fl.models import Run
 from fl.runs import RunPlan
 from fl.strategies import STEPS, STRATEGIES
@@ -24,27 +27,27 @@ class Setting:
 
 
 MEANINGS: dict[str, tuple[str, str]] = {
-    "task": ("", "Model, data, loss and metrics; devices must offer it."),
-    "task_digest": ("", "SHA-256 of the names, shapes and dtypes of the weights; a device's must be the same."),
-    "strategy": ("", "How updates become the next global model."),
-    "seed": ("", "The same seed and devices give the same model."),
-    "rounds": ("rounds", "How many rounds the run has; failed ones count."),
-    "cohort_size": ("devices", "How many devices a round selects."),
-    "quorum": ("updates", "How many accepted updates a round needs; with fewer it fails."),
-    "cohort_wait_seconds": ("s", "After this long a round starts with fewer devices, if the quorum is there."),
-    "deadline_seconds": ("s", "How long the devices of a round may train."),
-    "min_examples": ("examples", "Devices with fewer are not selected."),
-    "max_update_norm": ("", "Updates with a larger L2 norm are rejected."),
-    "local_epochs": ("epochs", "How often a device goes through its data in a round."),
-    "batch_size": ("examples", "How many examples make one step of a device's training."),
-    "learning_rate": ("", "How far a device goes in one step."),
-    "momentum": ("", "Share of the last step that a device's next one keeps."),
-    "public": ("", "Whether everybody may follow the run, on /ws."),
-    "keep_updates": ("", "Whether the files of updates stay after their round."),
-    "tags": ("", "Words by which the run is found; they can be changed."),
-    "notes": ("", "What people wrote down about it; they can be changed."),
+    "task": ("", _("Model, data, loss and metrics; devices must offer it.")),
+    "task_digest": ("", _("SHA-256 of the names, shapes and dtypes of the weights; a device's must be the same.")),
+    "strategy": ("", _("How updates become the next global model.")),
+    "seed": ("", _("The same seed and devices give the same model.")),
+    "rounds": ("rounds", _("How many rounds the run has; failed ones count.")),
+    "cohort_size": ("devices", _("How many devices a round selects.")),
+    "quorum": ("updates", _("How many accepted updates a round needs; with fewer it fails.")),
+    "cohort_wait_seconds": ("s", _("After this long a round starts with fewer devices, if the quorum is there.")),
+    "deadline_seconds": ("s", _("How long the devices of a round may train.")),
+    "min_examples": ("examples", _("Devices with fewer are not selected.")),
+    "max_update_norm": ("", _("Updates with a larger L2 norm are rejected.")),
+    "local_epochs": ("epochs", _("How often a device goes through its data in a round.")),
+    "batch_size": ("examples", _("How many examples make one step of a device's training.")),
+    "learning_rate": ("", _("How far a device goes in one step.")),
+    "momentum": ("", _("Share of the last step that a device's next one keeps.")),
+    "public": ("", _("Whether everybody may follow the run, on /ws.")),
+    "keep_updates": ("", _("Whether the files of updates stay after their round.")),
+    "tags": ("", _("Words by which the run is found; they can be changed.")),
+    "notes": ("", _("What people wrote down about it; they can be changed.")),
 }
-"""Field of a run → unit and meaning, in the order in which pages show them."""
+"""Field of a run → unit and meaning, both in English, in the order in which pages show them."""
 
 
 def settings_of(run: Run) -> list[Setting]:
@@ -52,7 +55,7 @@ def settings_of(run: Run) -> list[Setting]:
     found = []
     for name, (unit, meaning) in MEANINGS.items():
         value = getattr(run, name)
-        found.append(Setting(name, _shown(value), _unit(unit, value), meaning))
+        found.append(Setting(name, _shown(value), _unit(unit, value), gettext(meaning)))
         if name == "strategy":
             found += [*_of_strategy(run), *_of_steps(run)]
     return found
@@ -62,31 +65,40 @@ def _of_strategy(run: Run) -> Iterator[Setting]:
     strategy = STRATEGIES.get(run.strategy)
     for name, value in sorted(run.strategy_config.items()):
         parameter = strategy.parameters.get(name) if strategy else None
-        yield Setting(f"{run.strategy}.{name}", _shown(value), "", parameter.help if parameter else "")
+        yield Setting(f"{run.strategy}.{name}", _shown(value), "", gettext(parameter.help) if parameter else "")
 
 
 def _of_steps(run: Run) -> Iterator[Setting]:
     for place, step in enumerate(run.steps, start=1):
         known = STEPS.get(step["name"])
-        yield Setting(f"step {place}", step["name"], "", known.description if known else "")
+        meaning = gettext(known.description) if known else ""
+        yield Setting(gettext("step {place}").format(place=place), step["name"], "", meaning)
         for name, value in sorted(step.get("config", {}).items()):
             parameter = known.parameters.get(name) if known else None
-            yield Setting(f"{step['name']}.{name}", _shown(value), "", parameter.help if parameter else "")
+            yield Setting(f"{step['name']}.{name}", _shown(value), "", gettext(parameter.help) if parameter else "")
 
 
 def _unit(unit: str, value: object) -> str:
-    """Return the unit in the singular for 1, and none for no limit."""
+    """Return the word for a unit, in the singular where there is one of it, and none for no limit."""
     if value is None:
         return ""
-    return unit.removesuffix("s") if value == 1 and len(unit) > 1 else unit
+    count = value if isinstance(value, int) else 2
+    words = {
+        "rounds": ngettext("round", "rounds", count),
+        "devices": ngettext("device", "devices", count),
+        "updates": ngettext("update", "updates", count),
+        "examples": ngettext("example", "examples", count),
+        "epochs": ngettext("epoch", "epochs", count),
+    }
+    return words.get(unit, unit)
 
 
 def _shown(value: object) -> str:
     match value:
         case None:
-            return "no limit"
+            return gettext("no limit")
         case bool():
-            return "yes" if value else "no"
+            return gettext("yes") if value else gettext("no")
         case float():
             return f"{value:.12g}"
         case list():

@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView
 
 from fl.api.permissions import ByRole
@@ -11,6 +12,7 @@ from qflare import views
 urlpatterns = [
     path("", include("fl.urls")),
     path("", include("realtime.page_urls")),
+    path("language/", set_language, name="set-language"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("fl.api.urls")),
     path("api/v1/", include("realtime.urls")),

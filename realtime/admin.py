@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from fl.admin import ReadOnlyAdmin
 from fl.exceptions import FlError
@@ -23,13 +25,14 @@ from realtime.statistics import connection_statistics
 class BroadcastForm(forms.Form):
     """What an admin says, and to whom."""
 
-    message = forms.CharField(max_length=2000, widget=forms.Textarea(attrs={"rows": 4, "cols": 80}))
+    message = forms.CharField(label=_("Message"), max_length=2000, widget=forms.Textarea(attrs={"rows": 4, "cols": 80}))
     audiences = forms.MultipleChoiceField(
+        label=_("Audiences"),
         choices=[(audience, audience) for audience in AUDIENCES],
         widget=forms.CheckboxSelectMultiple,
-        help_text="dashboards, devices (clients), admins, or everybody on /ws (general)",
+        help_text=_("dashboards, devices (clients), admins, or everybody on /ws (general)"),
     )
-    level = forms.ChoiceField(choices=[(level, level) for level in ("info", "warning", "error")])
+    level = forms.ChoiceField(label=_("Level"), choices=[(level, level) for level in ("info", "warning", "error")])
 
 
 @admin.register(ServerProcess)
@@ -62,7 +65,7 @@ class ServerProcessAdmin(ReadOnlyAdmin):
         """Show the form, or send what it holds."""
         sender = request.user
         if not isinstance(sender, User) or role_of(sender) < Role.ADMIN:
-            raise PermissionDenied("broadcasts need the role admin")
+            raise PermissionDenied(gettext("broadcasts need the role admin"))
         form = BroadcastForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             wanted = BroadcastRequest(**form.cleaned_data)
@@ -71,7 +74,13 @@ class ServerProcessAdmin(ReadOnlyAdmin):
             except FlError as error:
                 form.add_error(None, error.message)
             else:
-                messages.success(request, f"Sent to {', '.join(payload['audiences'])}.")
+                sent = gettext("Sent to {audiences}.").format(audiences=", ".join(payload["audiences"]))
+                messages.success(request, sent)
                 return redirect("admin:realtime_broadcast")
-        context = {**self.admin_site.each_context(request), "title": "Broadcast", "form": form, "opts": self.opts}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Broadcast"),
+            "form": form,
+            "opts": self.opts,
+        }
         return render(request, "admin/realtime/serverprocess/broadcast.html", context)

@@ -14,6 +14,8 @@ from django import get_version
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 
 from edge.protocol.server import Position
 from fl.models import Event, Round
@@ -25,9 +27,9 @@ from realtime.publishing import loop_of_process
 from realtime.statistics import ConnectionStatistics, connection_statistics
 
 LAYERS = {
-    "realtime.memory_layer.MemoryChannelLayer": "in memory, for this process alone",
-    "channels_redis.pubsub.RedisPubSubChannelLayer": "Redis, pub/sub",
-    "channels_redis.core.RedisChannelLayer": "Redis, core",
+    "realtime.memory_layer.MemoryChannelLayer": _("in memory, for this process alone"),
+    "channels_redis.pubsub.RedisPubSubChannelLayer": _("Redis, pub/sub"),
+    "channels_redis.core.RedisChannelLayer": _("Redis, core"),
 }
 LOOP_SECONDS = 2.0
 """How long the process's loop may take to say what it has handed out."""
@@ -155,7 +157,8 @@ def _database() -> Database:
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_database_size(current_database())")
             (size,) = cursor.fetchone()
-            place = f"{own['NAME']} on {own.get('HOST') or 'a local socket'}"
+            host = own.get("HOST") or gettext("a local socket")
+            place = gettext("{name} on {host}").format(name=own["NAME"], host=host)
         else:
             size, place = _size_of_files(str(own["NAME"])), str(own["NAME"])
     version = ".".join(map(str, connection.get_database_version()))
@@ -177,7 +180,7 @@ def _layer() -> Layer:
     took_ms = 1000 * (time.perf_counter() - begun)
     outage = LayerOutage.objects.first()
     return Layer(
-        kind=LAYERS.get(backend, backend),
+        kind=gettext(LAYERS.get(backend, backend)),
         state=state,
         answer_ms=took_ms if state == "ok" else None,
         away_since=outage.began_at if outage else None,
@@ -219,7 +222,7 @@ def lag_between(heads: Sequence[StreamHead], done: dict[str, Position], now: dat
     if not behind:
         return Lag(events=0)
     first = Q(pk__in=[])
-    for name, (reached, _) in sorted(behind.items())[:STREAMS_LOOKED_AT]:
+    for name, (reached, _head) in sorted(behind.items())[:STREAMS_LOOKED_AT]:
         first |= Q(stream=name, seq=reached + 1)
     oldest = Event.objects.filter(first).order_by("timestamp").values_list("timestamp", flat=True).first()
     return Lag(

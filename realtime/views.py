@@ -2,6 +2,8 @@
 
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -14,10 +16,10 @@ from realtime.groups import Kind
 from realtime.report import measure
 
 WORDS = {
-    Kind.DASHBOARD: "Dashboards",
-    Kind.CLIENTS: "Devices",
-    Kind.ADMIN: "Admins’ programs",
-    Kind.GENERAL: "Anybody, on /ws",
+    Kind.DASHBOARD: _("Dashboards"),
+    Kind.CLIENTS: _("Devices"),
+    Kind.ADMIN: _("Admins’ programs"),
+    Kind.GENERAL: _("Anybody, on /ws"),
 }
 """What types of connections are called on the page."""
 
@@ -36,5 +38,5 @@ def health(request: HttpRequest) -> HttpResponseBase:
         "health.html",
         PageState(page="health", positions=positions, viewer=viewer_of(request)),
         report=report,
-        sockets=[(word, report.sockets.connections[kind]) for kind, word in WORDS.items()],
+        sockets=[(gettext(word), report.sockets.connections[kind]) for kind, word in WORDS.items()],
     )

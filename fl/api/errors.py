@@ -134,7 +134,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if code == HTTPStatus.INTERNAL_SERVER_ERROR:
         return defaults.server_error(request)
     # Without what a request brings to a page: who is signed in would be asked of the database.
-    return HttpResponse(loader.render_to_string("503.html", {"problem": body.error}), status=code, headers=headers)
+    return HttpResponse(loader.render_to_string("503.html", {"seconds": RETRY_SECONDS}), status=code, headers=headers)
 
 
 def _answer_of_framework(error: exceptions.APIException) -> Response:

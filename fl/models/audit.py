@@ -7,46 +7,48 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.db import models
 from django.db.models.base import ModelBase
+from django.utils.translation import gettext_lazy as _
 
 
 class Act(models.TextChoices):
     """What a person can do that is noted."""
 
-    RUN_CREATE = "run.create", "Created a run"
-    RUN_START = "run.start", "Started a run"
-    RUN_PAUSE = "run.pause", "Paused a run"
-    RUN_RESUME = "run.resume", "Resumed a run"
-    RUN_STOP = "run.stop", "Stopped a run"
-    RUN_DESCRIBE = "run.describe", "Renamed, tagged or noted a run"
-    RUN_PROTECT = "run.protect", "Protected a run"
-    RUN_UNPROTECT = "run.unprotect", "Ended the protection of a run"
-    RUN_TRASH = "run.trash", "Moved a run to the trash"
-    RUN_RESTORE = "run.restore", "Restored a run from the trash"
-    TOKEN_ISSUE = "token.issue", "Issued an enrolment token"
-    TOKEN_WITHDRAW = "token.withdraw", "Withdrew an enrolment token"
-    DEVICE_DESCRIBE = "device.describe", "Renamed or tagged a device"
-    DEVICE_APPROVE = "device.approve", "Approved a device"
-    DEVICE_SUSPEND = "device.suspend", "Suspended a device"
-    DEVICE_REINSTATE = "device.reinstate", "Reinstated a device"
-    DEVICE_REVOKE = "device.revoke", "Revoked a device"
-    TEST_EVENT_SEND = "test_event.send", "Sent a test event"
-    BROADCAST_SEND = "broadcast.send", "Sent a broadcast"
-    PERSON_SIGN_IN = "person.sign_in", "Signed in"
-    PERSON_SIGN_IN_FAILED = "person.sign_in_failed", "Failed to sign in"
-    PERSON_SIGN_OUT = "person.sign_out", "Signed out"
-    ADMIN_ADD = "admin.add", "Added by hand"
-    ADMIN_CHANGE = "admin.change", "Changed by hand"
-    ADMIN_DELETE = "admin.delete", "Deleted by hand"
+    RUN_CREATE = "run.create", _("Created a run")
+    RUN_START = "run.start", _("Started a run")
+    RUN_PAUSE = "run.pause", _("Paused a run")
+    RUN_RESUME = "run.resume", _("Resumed a run")
+    RUN_EXTEND_DEADLINE = "run.extend_deadline", _("Extended a round's deadline")
+    RUN_STOP = "run.stop", _("Stopped a run")
+    RUN_DESCRIBE = "run.describe", _("Renamed, tagged or noted a run")
+    RUN_PROTECT = "run.protect", _("Protected a run")
+    RUN_UNPROTECT = "run.unprotect", _("Ended the protection of a run")
+    RUN_TRASH = "run.trash", _("Moved a run to the trash")
+    RUN_RESTORE = "run.restore", _("Restored a run from the trash")
+    TOKEN_ISSUE = "token.issue", _("Issued an enrolment token")
+    TOKEN_WITHDRAW = "token.withdraw", _("Withdrew an enrolment token")
+    DEVICE_DESCRIBE = "device.describe", _("Renamed or tagged a device")
+    DEVICE_APPROVE = "device.approve", _("Approved a device")
+    DEVICE_SUSPEND = "device.suspend", _("Suspended a device")
+    DEVICE_REINSTATE = "device.reinstate", _("Reinstated a device")
+    DEVICE_REVOKE = "device.revoke", _("Revoked a device")
+    TEST_EVENT_SEND = "test_event.send", _("Sent a test event")
+    BROADCAST_SEND = "broadcast.send", _("Sent a broadcast")
+    PERSON_SIGN_IN = "person.sign_in", _("Signed in")
+    PERSON_SIGN_IN_FAILED = "person.sign_in_failed", _("Failed to sign in")
+    PERSON_SIGN_OUT = "person.sign_out", _("Signed out")
+    ADMIN_ADD = "admin.add", _("Added by hand")
+    ADMIN_CHANGE = "admin.change", _("Changed by hand")
+    ADMIN_DELETE = "admin.delete", _("Deleted by hand")
 
 
 class Door(models.TextChoices):
     """Which way a person came in to do it."""
 
-    PAGE = "page", "a page"
-    REST = "rest", "the REST API"
-    ADMIN = "admin", "Django's admin"
-    SOCKET = "socket", "the admins' socket"
-    COMMAND = "command", "a command on the server"
+    PAGE = "page", _("a page")
+    REST = "rest", _("the REST API")
+    ADMIN = "admin", _("Django's admin")
+    SOCKET = "socket", _("the admins' socket")
+    COMMAND = "command", _("a command on the server")
 
 
 def acts() -> list[tuple[str, str]]:

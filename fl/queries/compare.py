@@ -1,8 +1,11 @@
 """Several runs side by side: what their models measured, what differs in their settings, and who was left out."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from django.utils.translation import gettext
 
 from edge.protocol.server import FlStatusUpdate
 from fl import feed
@@ -11,6 +14,7 @@ from fl.metrics import SIGNS, measured
 from fl.models import GlobalModel, Round, Run
 from fl.queries.positions import Positions, positions_of
 from fl.queries.run_list import run_number
+from fl.series import MOST_POINTS, extremes_of
 from fl.snapshots import consistent_read, standings_of, with_newest
 from fl.visibility import Principal, runs_for
 
@@ -18,6 +22,8 @@ MOST = 6
 """How many runs one can tell apart by colour and dashes."""
 OFFERED = 30
 """How many of the newest other runs are offered to be added."""
+NEWEST = 100
+"""So many of a run's newest rounds are told one by one, however many runs there are."""
 
 
 @dataclass
@@ -48,9 +54,68 @@ class Curve:
         known = self._known(name)
         return known[-1] if known else None
 
-    def _known(self, name: str) -> "list[Point]":
+    def drawn(self, most: int) -> "DrawnCurve":
+        """Return it as scripts draw it, in at most so many columns, which are to be more than NEWEST."""
+        older = max(0, len(self.rounds) - NEWEST)
+        size = math.ceil(older / max(1, most - NEWEST)) if len(self.rounds) > most else 1
+        columns = {name: self._columns(name, older, size) for name in SIGNS}
+        ends = [min(start + size, older) - 1 for start in range(0, older, size)]
+        return DrawnCurve(
+            run_id=self.run_id,
+            started_at=self.started_at,
+            on_devices=self.on_devices,
+            first=[*self.rounds[:older:size], *self.rounds[older:]],
+            rounds=[*(self.rounds[end] for end in ends), *self.rounds[older:]],
+            seconds=[*(self.seconds[end] for end in ends), *self.seconds[older:]],
+            accuracy=columns["accuracy"][1],
+            loss=columns["loss"][1],
+            low={name: low for name, (low, _, _) in columns.items()},
+            high={name: high for name, (_, _, high) in columns.items()},
+            best={name: self.best(name) for name in SIGNS},
+            last={name: self.last(name) for name in SIGNS},
+        )
+
+    def _columns(self, name: str, older: int, size: int) -> "tuple[list[float | None], ...]":
+        """Return the least, the mean and the greatest; of columns that are one round only the mean, as it is."""
+        values = self._values(name)
+        if size == 1:
+            return [], values, []
+        low, mean, high = extremes_of(values[:older], size)
+        return low, [*mean, *values[older:]], high
+
+    def _values(self, name: str) -> list[float | None]:
         values: list[float | None] = getattr(self, name)
-        return [Point(value, number) for value, number in zip(values, self.rounds, strict=True) if value is not None]
+        return values
+
+    def _known(self, name: str) -> "list[Point]":
+        values = zip(self._values(name), self.rounds, strict=True)
+        return [Point(value, number) for value, number in values if value is not None]
+
+
+@dataclass(frozen=True)
+class DrawnCurve:
+    """A curve as scripts draw it: its newest rounds one by one, those before them, where they are many, in columns.
+
+    Attributes:
+        first, rounds: the first and the last round of each column; the same where a column is one round.
+        seconds: of each column's last round.
+        accuracy, loss: the mean of each column.
+        low, high: metric → the least and the greatest value of each column of several rounds; these columns come first.
+        best, last: metric → as `Curve` knows them.
+    """
+
+    run_id: int
+    started_at: datetime | None
+    on_devices: bool
+    first: list[int]
+    rounds: list[int]
+    seconds: list[float]
+    accuracy: list[float | None]
+    loss: list[float | None]
+    low: dict[str, list[float | None]]
+    high: dict[str, list[float | None]]
+    best: "dict[str, Point | None]"
+    last: "dict[str, Point | None]"
 
 
 @dataclass(frozen=True)
@@ -95,6 +160,10 @@ class Comparison:
     """Newest first: what could be added."""
     positions: Positions
 
+    def drawn(self) -> list[DrawnCurve]:
+        """Return the curves as scripts draw them: all together not much more than a chart has pixels."""
+        return [each.curve.drawn(MOST_POINTS // len(self.runs)) for each in self.runs]
+
 
 def comparison(principal: Principal, wanted: Iterable[str]) -> Comparison:
     """Read the runs that are asked for, by number or label, as far as there are some and one may see them."""
@@ -121,9 +190,11 @@ def _left_out(numbers: Mapping[str, int | None], found: Mapping[int, Run], shown
     for text, number in numbers.items():
         run = found.get(number) if number is not None else None
         if run is None:
-            clauses.append(f"there is no run “{text[:40]}”, or none that you may see")
+            clause = gettext("there is no run “{text}”, or none that you may see")
+            clauses.append(clause.format(text=text[:40]))
         elif run not in shown:
-            clauses.append(f"{run.label} {run.name} is one too many: at most {MOST} runs are compared")
+            clause = gettext("{label} {name} is one too many: at most {most} runs are compared")
+            clauses.append(clause.format(label=run.label, name=run.name, most=MOST))
     return clauses
 
 
@@ -178,32 +249,35 @@ def settings_of(runs: Sequence[Run]) -> list[Setting]:
 def _settings(run: Run) -> dict[str, str]:
     """Return what a run was made with, as a table of texts in the order in which it is read."""
     return {
-        "Task": run.task,
-        "Task’s model": run.task_digest[:12],
-        "Strategy": run.strategy,
+        gettext("Task"): run.task,
+        gettext("Task’s model"): run.task_digest[:12],
+        gettext("Strategy"): run.strategy,
         **{f"{run.strategy}: {name}": _number(value) for name, value in run.strategy_config.items()},
         **dict(_step(step) for step in run.steps),
-        "Rounds": str(run.rounds),
-        "Devices in a round": str(run.cohort_size),
-        "Quorum": str(run.quorum),
-        "Local epochs": str(run.local_epochs),
-        "Batch size": str(run.batch_size),
-        "Learning rate": _number(run.learning_rate),
-        "Momentum": _number(run.momentum),
-        "Patience": feed.seconds(run.cohort_wait_seconds),
-        "Deadline": feed.seconds(run.deadline_seconds),
-        "Least examples": str(run.min_examples),
-        "Largest update norm": "no limit" if run.max_update_norm is None else _number(run.max_update_norm),
-        "Seed": str(run.seed),
-        "Public": "yes" if run.public else "no",
-        "Updates are kept": "yes" if run.keep_updates else "no",
+        gettext("Rounds"): str(run.rounds),
+        gettext("Devices in a round"): str(run.cohort_size),
+        gettext("Quorum"): str(run.quorum),
+        gettext("Local epochs"): str(run.local_epochs),
+        gettext("Batch size"): str(run.batch_size),
+        gettext("Learning rate"): _number(run.learning_rate),
+        gettext("Momentum"): _number(run.momentum),
+        gettext("Patience"): feed.seconds(run.cohort_wait_seconds),
+        gettext("Deadline"): feed.seconds(run.deadline_seconds),
+        gettext("Least examples"): str(run.min_examples),
+        gettext("Largest update norm"): gettext("no limit")
+        if run.max_update_norm is None
+        else _number(run.max_update_norm),
+        gettext("Seed"): str(run.seed),
+        gettext("Public"): gettext("yes") if run.public else gettext("no"),
+        gettext("Updates are kept"): gettext("yes") if run.keep_updates else gettext("no"),
     }
 
 
 def _step(step: Mapping[str, object]) -> tuple[str, str]:
     config = step.get("config")
     values = config.items() if isinstance(config, Mapping) else ()
-    return f"Step {step.get('name')}", ", ".join(f"{name} {value}" for name, value in values) or "yes"
+    label = gettext("Step {name}").format(name=step.get("name"))
+    return label, ", ".join(f"{name} {value}" for name, value in values) or gettext("yes")
 
 
 def _number(value: float) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from django.utils.translation import gettext
 
 from fl.models import Event, Run
 
@@ -30,6 +31,6 @@ def pauses_of(run: Run) -> list[Mark]:
     for data, timestamp in told.order_by("seq").values_list("data", "timestamp"):
         status = msgspec.json.decode(data)
         # While its open round goes on, the reason may be that of the round.
-        text = status["reason"] if status["reason"].startswith("paused") else "paused"
+        text = status["reason"] if status["reason"].startswith("paused") else gettext("paused")
         marks.setdefault(status["round"], Mark(round=status["round"], at=timestamp, text=text))
     return list(marks.values())[-MOST_MARKS:]

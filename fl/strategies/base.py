@@ -32,6 +32,11 @@ State = dict[str, torch.Tensor]
 Config = Mapping[str, float]
 
 
+def gettext_noop(text: str) -> str:
+    """Mark a text that pages translate; here it stays English, since strategies know no framework."""
+    return text
+
+
 class StrategyError(Exception):
     """A strategy or step cannot do what it was asked."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from edge.weights import Weights
-from fl.strategies.base import Config, Contribution, State, Strategy
+from fl.strategies.base import Config, Contribution, State, Strategy, gettext_noop
 from fl.strategies.mean import weighted_mean, with_counts
 
 
@@ -22,7 +22,7 @@ def average(
 
 FEDAVG = Strategy(
     name="fedavg",
-    description="Averages what the devices learned, each by its number of examples.",
+    description=gettext_noop("Averages what the devices learned, each by its number of examples."),
     parameters={},
     rule=average,
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from edge.weights import Weights
-from fl.strategies.base import Config, Contribution, Parameter, State, Strategy
+from fl.strategies.base import Config, Contribution, Parameter, State, Strategy, gettext_noop
 from fl.strategies.mean import accumulator_dtype, add, floating, weighted_mean
 
 
@@ -28,10 +28,12 @@ def roll(
 
 FEDAVGM = Strategy(
     name="fedavgm",
-    description="FedAvg with momentum on the server: steadier and faster where the devices' data differ.",
+    description=gettext_noop("FedAvg with momentum on the server: steadier and faster where the devices' data differ."),
     parameters={
-        "eta": Parameter(1.0, 0.0, 10.0, "η: the server's learning rate"),
-        "beta": Parameter(0.9, 0.0, 0.999, "β: how much of the last rounds' direction is kept; 0 is FedAvg"),
+        "eta": Parameter(1.0, 0.0, 10.0, gettext_noop("η: the server's learning rate")),
+        "beta": Parameter(
+            0.9, 0.0, 0.999, gettext_noop("β: how much of the last rounds' direction is kept; 0 is FedAvg")
+        ),
     },
     rule=roll,
     state_rule=zero_momentum,

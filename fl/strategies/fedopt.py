@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from edge.weights import Weights
-from fl.strategies.base import Config, Contribution, Parameter, Rule, State, Strategy
+from fl.strategies.base import Config, Contribution, Parameter, Rule, State, Strategy, gettext_noop
 from fl.strategies.mean import accumulator_dtype, floating, weighted_mean, with_counts
 
 SecondMoment = Callable[[torch.Tensor, torch.Tensor, Config], torch.Tensor]
@@ -81,19 +81,19 @@ def adaptive(second_moment: SecondMoment) -> Rule:
 
 def _parameters(eta: float, *, decaying: bool) -> dict[str, Parameter]:
     decays = {
-        "beta1": Parameter(0.9, 0.0, 0.9999, "β₁: how much of the last rounds' direction is kept"),
-        "beta2": Parameter(0.99, 0.0, 0.9999, "β₂: how much of the last rounds' squares is kept"),
+        "beta1": Parameter(0.9, 0.0, 0.9999, gettext_noop("β₁: how much of the last rounds' direction is kept")),
+        "beta2": Parameter(0.99, 0.0, 0.9999, gettext_noop("β₂: how much of the last rounds' squares is kept")),
     }
     return {
-        "eta": Parameter(eta, 0.0, 10.0, "η: the server's learning rate"),
+        "eta": Parameter(eta, 0.0, 10.0, gettext_noop("η: the server's learning rate")),
         **(decays if decaying else {}),
-        "tau": Parameter(1e-3, 1e-8, 1.0, "τ: how adaptive it is; smaller is more"),
+        "tau": Parameter(1e-3, 1e-8, 1.0, gettext_noop("τ: how adaptive it is; smaller is more")),
     }
 
 
 FEDADAGRAD = Strategy(
     name="fedadagrad",
-    description="Adagrad on the server: weights that moved much move less.",
+    description=gettext_noop("Adagrad on the server: weights that moved much move less."),
     parameters=_parameters(0.1, decaying=False),
     rule=adaptive(adagrad),
     state_rule=second_moment_alone,
@@ -101,7 +101,7 @@ FEDADAGRAD = Strategy(
 
 FEDADAM = Strategy(
     name="fedadam",
-    description="Adam on the server: momentum, and steps scaled to what each weight did lately.",
+    description=gettext_noop("Adam on the server: momentum, and steps scaled to what each weight did lately."),
     parameters=_parameters(0.1, decaying=True),
     rule=adaptive(adam),
     state_rule=both_moments,
@@ -109,7 +109,7 @@ FEDADAM = Strategy(
 
 FEDYOGI = Strategy(
     name="fedyogi",
-    description="Yogi on the server: FedAdam whose scale grows slowly where updates are sparse.",
+    description=gettext_noop("Yogi on the server: FedAdam whose scale grows slowly where updates are sparse."),
     parameters=_parameters(0.01, decaying=True),
     rule=adaptive(yogi),
     state_rule=both_moments,

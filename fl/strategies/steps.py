@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge.weights import norm
-from fl.strategies.base import BadContribution, Config, Contribution, Parameter, UnknownStep, check_parameters
+from fl.strategies.base import (
+    BadContribution,
+    Config,
+    Contribution,
+    Parameter,
+    UnknownStep,
+    check_parameters,
+    gettext_noop,
+)
 
 StepRule = Callable[[Sequence[Contribution], Config], Sequence[Contribution]]
 """Contributions in assignment order, complete config → what the next step or the strategy sees."""
@@ -79,8 +87,10 @@ def _clip_factor(index: int, contribution: Contribution, max_norm: float) -> flo
 STEPS: dict[str, Step] = {
     "clip_norm": Step(
         name="clip_norm",
-        description="Shortens each update to a largest length, so that no device pulls harder than others.",
-        parameters={"max_norm": Parameter(1.0, 1e-6, 1e6, "C: the largest L2 norm that a delta keeps")},
+        description=gettext_noop(
+            "Shortens each update to a largest length, so that no device pulls harder than others."
+        ),
+        parameters={"max_norm": Parameter(1.0, 1e-6, 1e6, gettext_noop("C: the largest L2 norm that a delta keeps"))},
         rule=clip_norm,
     ),
 }

@@ -10,6 +10,8 @@ from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_noop as _
 
 from edge.protocol.server import DeviceStatus, Spread, TrainingProgress
 from fl import feed
@@ -28,7 +30,7 @@ def _of_template(format_number: Callable[[float | None], str]) -> Callable[[Any]
     return written
 
 
-UNKNOWN = Word("Unknown", icon="info")
+UNKNOWN = Word(_("Unknown"), icon="info")
 
 for _name, _format in (
     ("percent", feed.percent),
@@ -78,6 +80,27 @@ def assignment_word(state: str) -> Word:
 def device_word(device: DeviceStatus) -> Word:
     """Return how a device is shown: what bars it, else that it is offline, else what it does."""
     return feed.DEVICE_WORDS.get(feed.device_key(device), UNKNOWN)
+
+
+SAID = {
+    **{"viewer": _("viewer"), "operator": _("operator"), "admin": _("admin"), "none": _("none")},
+    **{"pending": _("pending"), "active": _("active"), "suspended": _("suspended"), "revoked": _("revoked")},
+    **{"online": _("online"), "offline": _("offline")},
+}
+"""Roles, and what devices are: names that programs know → words for people."""
+METRICS = {"accuracy": _("accuracy"), "loss": _("loss"), "both": _("both")}
+
+
+@register.filter
+def said(name: str) -> str:
+    """Return the word for a role, or for the state or the presence of a device."""
+    return gettext(SAID[name]) if name in SAID else name
+
+
+@register.filter
+def metric_word(name: str) -> str:
+    """Return what a metric is called; one that only its task knows is called as the task does."""
+    return gettext(METRICS[name]) if name in METRICS else name
 
 
 @register.filter
@@ -134,9 +157,10 @@ class Mosaic:
     @property
     def summary(self) -> str:
         """How many there are of each state."""
-        counts = Counter(cell.word.word.lower() for cell in self.cells)
+        counts = Counter(cell.word.within for cell in self.cells)
         parts = ", ".join(f"{count} {word}" for word, count in counts.items())
-        return f"{len(self.cells)} device{'' if len(self.cells) == 1 else 's'}: {parts}"
+        many = ngettext("{count} device", "{count} devices", len(self.cells)).format(count=len(self.cells))
+        return f"{many}: {parts}"
 
 
 @register.simple_tag

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -19,10 +21,10 @@ from fl.queries.device_page import ROUNDS_A_PAGE, History, RoundPart, device_vie
 from fl.roles import Role
 from fl.views.page import PageState, address_of, is_piecemeal, number_in, shown
 
-HOURS = {24: "24 hours", 168: "7 days"}
+HOURS = {24: _("24 hours"), 168: _("7 days")}
 STRIP_WIDTH = 1000
 MOST_SPANS = 400
-SPAN_WORDS = {ONLINE: "Online", OFFLINE: "Offline", MIXED: "Came and went", UNKNOWN: "Nothing told"}
+SPAN_WORDS = {ONLINE: _("Online"), OFFLINE: _("Offline"), MIXED: _("Came and went"), UNKNOWN: _("Nothing told")}
 
 
 @require_GET
@@ -55,7 +57,7 @@ def show_device(request: HttpRequest, device_id: int) -> HttpResponseBase:
         device=found.status,
         row=found.device,
         hours=hours,
-        choices=HOURS.items(),
+        choices=[(value, gettext(label)) for value, label in HOURS.items()],
         strip=_strip(found.history),
         charts=_charts(found.updates),
         told=feed.tell(found.events),
@@ -95,14 +97,14 @@ def _strip(history: History) -> Strip:
     whole = (history.until - history.since).total_seconds()
     bars = [_bar(span, history.since, whole) for span in slots(history.spans, MOST_SPANS)]
     occurring = {bar.kind for bar in bars}
-    kinds = [(kind, word) for kind, word in SPAN_WORDS.items() if kind in occurring]
+    kinds = [(kind, gettext(word)) for kind, word in SPAN_WORDS.items() if kind in occurring]
     return Strip(bars=bars, share=share_online(history.spans), kinds=kinds)
 
 
 def _bar(span: Span, since: datetime, whole: float) -> Bar:
     return Bar(
         kind=span.presence,
-        word=SPAN_WORDS.get(span.presence, span.presence),
+        word=gettext(SPAN_WORDS.get(span.presence, span.presence)),
         x=f"{STRIP_WIDTH * (span.start - since).total_seconds() / whole:.2f}",
         width=f"{STRIP_WIDTH * span.seconds / whole:.2f}",
         start=span.start,
@@ -128,9 +130,9 @@ class Drawn:
 def _charts(updates: Sequence[RoundPart]) -> list[Drawn]:
     runs = [part.run_id for part in updates]
     wanted = (
-        ("Local accuracy", "accuracy", [part.accuracy for part in updates], feed.percent),
-        ("Local loss", "loss", [part.loss for part in updates], feed.loss),
-        ("Update norm", "norm", [part.norm for part in updates], feed.loss),
+        (gettext("Local accuracy"), "accuracy", [part.accuracy for part in updates], feed.percent),
+        (gettext("Local loss"), "loss", [part.loss for part in updates], feed.loss),
+        (gettext("Update norm"), "norm", [part.norm for part in updates], feed.loss),
     )
     drawn = []
     for name, look, values, written in wanted:

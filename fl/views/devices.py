@@ -11,6 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
@@ -53,7 +55,7 @@ def list_devices(request: HttpRequest) -> HttpResponseBase:
         state,
         found=found,
         wish=wish,
-        tabs=[(show, show.capitalize(), found.counts[show]) for show in Show],
+        tabs=[(show, gettext(label), found.counts[show]) for show, label in _TABS.items()],
         columns=_columns(request, wish),
         mosaic=_mosaic(found.matching),
         here=address_of(request),
@@ -89,23 +91,32 @@ class Column:
     """For `aria-sort`: ascending, descending, or empty."""
 
 
+_TABS = {
+    Show.ALL: _("All"),
+    Show.ATTENTION: _("Attention"),
+    Show.TRAINING: _("Training"),
+    Show.ONLINE: _("Online"),
+    Show.OFFLINE: _("Offline"),
+    Show.PENDING: _("Pending"),
+    Show.REVOKED: _("Revoked"),
+}
 _COLUMNS: tuple[tuple[str, Sort | None, str], ...] = (
-    ("Device", Sort.NAME, ""),
-    ("State", Sort.STATE, ""),
-    ("Work", None, ""),
-    ("Tasks and examples", Sort.EXAMPLES, ""),
-    ("Rounds", Sort.ROUNDS, "number"),
-    ("Local accuracy", None, "number"),
-    ("Last heard", Sort.HEARD, ""),
+    (_("Device"), Sort.NAME, ""),
+    (_("State"), Sort.STATE, ""),
+    (_("Work"), None, ""),
+    (_("Tasks and examples"), Sort.EXAMPLES, ""),
+    (_("Rounds"), Sort.ROUNDS, "number"),
+    (_("Local accuracy"), None, "number"),
+    (_("Last heard"), Sort.HEARD, ""),
 )
 _LARGEST_FIRST = frozenset({Sort.HEARD, Sort.EXAMPLES, Sort.ROUNDS})
 
 
 def _columns(request: HttpRequest, wish: Wish) -> list[Column]:
     viewer = viewer_of(request)
-    columns = [_column(*column, wish) for column in _COLUMNS]
-    columns += [Column("Key")] if viewer.signed_in else []
-    return columns + ([Column("Actions")] if viewer.operates else [])
+    columns = [_column(gettext(label), sort, look, wish) for label, sort, look in _COLUMNS]
+    columns += [Column(gettext("Key"))] if viewer.signed_in else []
+    return columns + ([Column(gettext("Actions"))] if viewer.operates else [])
 
 
 def _column(label: str, sort: Sort | None, look: str, wish: Wish) -> Column:

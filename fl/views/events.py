@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -71,7 +72,7 @@ def event_list(request: HttpRequest) -> HttpResponseBase:
 
 
 def _links(asked: Asked, found: queries.EventPage) -> dict[str, Any]:
-    severities = [("All", None), ("Warnings", "warnings"), ("Errors", "errors")]
+    severities = [(gettext("All"), None), (gettext("Warnings"), "warnings"), (gettext("Errors"), "errors")]
     return {
         "severities": [
             (word, asked.address(severity=value), asked.wanted.severity == (value or "")) for word, value in severities

@@ -1,4 +1,7 @@
-"""Answers that are written line by line, however many there are: CSV and JSON to be kept."""
+"""Answers that are written line by line, however many there are: CSV and JSON to be kept.
+
+A file reads alike whoever asked for it, in whichever language: what is kept is compared and read by programs.
+"""
 
 import csv
 import io
@@ -7,9 +10,11 @@ from itertools import islice
 
 import msgspec
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
+from django.utils.translation import override
 
 LINES_AT_ONCE = 500
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
@@ -66,7 +71,8 @@ class _Pieces:
 
     def next(self) -> bytes:
         """Return the next piece; none at the end."""
-        return "".join(islice(self._lines, LINES_AT_ONCE)).encode()
+        with override(settings.LANGUAGE_CODE):
+            return "".join(islice(self._lines, LINES_AT_ONCE)).encode()
 
     def close(self) -> None:
         """Make no more: nobody reads on."""

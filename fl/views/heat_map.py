@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from fl.feed import ASSIGNMENT_WORDS
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_noop as _
+
+from fl.feed import ASSIGNMENT_WORDS, Word
 from fl.lifecycle import AssignmentState
 from fl.queries.participation import IN_PROGRESS, LETTERS, NOT_SELECTED, Participation
 
@@ -21,12 +24,12 @@ class Kind:
 
     letter: str
     name: str
-    word: str
+    word: Word
     hatching: str
 
 
 def _kind(state: AssignmentState, hatching: str) -> Kind:
-    return Kind(LETTERS[state], state, ASSIGNMENT_WORDS[state].word, hatching)
+    return Kind(LETTERS[state], state, ASSIGNMENT_WORDS[state], hatching)
 
 
 KINDS = (
@@ -36,8 +39,8 @@ KINDS = (
     _kind(AssignmentState.FAILED, "M0 3H6"),
     _kind(AssignmentState.EXPIRED, "M3 0V6"),
     _kind(AssignmentState.CANCELLED, "M-1 5 1 7M0 0 6 6M5-1 7 1"),
-    Kind(IN_PROGRESS, "open", "In progress", "M3 2V4"),
-    Kind(NOT_SELECTED, "none", "Not selected", ""),
+    Kind(IN_PROGRESS, "open", Word(_("In progress")), "M3 2V4"),
+    Kind(NOT_SELECTED, "none", Word(_("Not selected")), ""),
 )
 """All kinds of cells, in the order of the legend; hatchings are paths in a tile of 6 by 6."""
 
@@ -89,6 +92,11 @@ def _path(letter: str, rows: list[str]) -> str:
 
 
 def _summary(found: Participation, drawn: list[Drawn]) -> str:
-    told = ", ".join(f"{each.count} {each.kind.word.lower()}" for each in drawn if each.count)
-    many = "" if len(found.devices) == 1 else "s"
-    return f"Parts of {len(found.devices)} device{many} in rounds {found.first} to {found.last}: {told or 'none'}"
+    told = ", ".join(f"{each.count} {each.kind.word.within}" for each in drawn if each.count)
+    count = len(found.devices)
+    sentence = ngettext(
+        "Parts of {count} device in rounds {first} to {last}: {parts}",
+        "Parts of {count} devices in rounds {first} to {last}: {parts}",
+        count,
+    )
+    return sentence.format(count=count, first=found.first, last=found.last, parts=told or gettext("none"))

@@ -100,15 +100,18 @@ def _view_context(view: RunView) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class QuorumBar:
-    """How much of the bar of updates is filled and where the quorum's mark stands, in per cent of its width."""
+    """How much of the bar of updates is filled and where the quorum's mark stands, in per cent of its width.
 
-    received: float
-    mark: float
+    As SVG takes them, which no language changes.
+    """
+
+    received: str
+    mark: str
 
     @classmethod
     def of(cls, status: FlStatusUpdate) -> "QuorumBar":
         whole = max(status.selected or status.cohort_size, status.quorum, 1)
-        return cls(received=100 * status.updates_received / whole, mark=100 * status.quorum / whole)
+        return cls(received=str(100 * status.updates_received / whole), mark=str(100 * status.quorum / whole))
 
 
 def _guide(request: HttpRequest, found: Overview) -> dict[str, Any]:

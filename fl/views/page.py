@@ -4,23 +4,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl import feed
 from fl.context import Viewer
 from fl.exceptions import FlError
-from fl.queries.compare import Curve
+from fl.queries.compare import DrawnCurve
 from fl.queries.marks import Mark
 from fl.queries.positions import Positions
 from fl.queries.run_list import RunFigures
 from fl.queries.runs import RoundLine
 from fl.series import Series
+from fl.texts import texts_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class PageState:
     earlier: Series | None = None
     """Of a very long run: the rounds before `rounds`, a few in each column."""
     figures: tuple[RunFigures, ...] = ()
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[DrawnCurve, ...] = ()
     now: datetime = field(default_factory=timezone.now)
     """The server's clock, from which the page counts down."""
 
@@ -54,6 +57,7 @@ def shown(request: HttpRequest, page: str, template: str, state: PageState, **co
             "page": page,
             "state": state,
             "words": feed.vocabulary(),
+            "texts": texts_of(get_language() or settings.LANGUAGE_CODE),
             "sprite": static("vendor/lucide/sprite.svg"),
             # What the rows of <template> elements are drawn from.
             "nobody": None,

@@ -6,6 +6,8 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -34,17 +36,17 @@ class Column:
 
 
 COLUMNS = (
-    Column("name", "Run"),
-    Column("state", "State"),
-    Column("task", "Task"),
-    Column("strategy", "Strategy"),
-    Column("rounds", "Rounds", is_number=True, falls_first=True),
-    Column("devices", "Devices", is_number=True, falls_first=True),
-    Column("best", "Best", is_number=True, falls_first=True),
-    Column("last", "Last", is_number=True, falls_first=True),
-    Column("duration", "Duration", is_number=True, falls_first=True),
-    Column("started_by", "Started by"),
-    Column("created", "Created", falls_first=True),
+    Column("name", _("Run")),
+    Column("state", _("State")),
+    Column("task", _("Task")),
+    Column("strategy", _("Strategy")),
+    Column("rounds", _("Rounds"), is_number=True, falls_first=True),
+    Column("devices", _("Devices"), is_number=True, falls_first=True),
+    Column("best", _("Best"), is_number=True, falls_first=True),
+    Column("last", _("Last"), is_number=True, falls_first=True),
+    Column("duration", _("Duration"), is_number=True, falls_first=True),
+    Column("started_by", _("Started by")),
+    Column("created", _("Created"), falls_first=True),
 )
 
 
@@ -115,7 +117,7 @@ def _head(column: Column, wishes: Wishes, ticked: Iterable[int]) -> dict[str, st
     first, second = (falling, rising) if column.falls_first else (rising, falling)
     return {
         "name": column.name,
-        "label": column.label,
+        "label": gettext(column.label),
         "is_number": column.is_number,
         "order": {rising: "ascending", falling: "descending"}.get(wishes.sort, ""),
         "address": _address(wishes, ticked, sort=second if wishes.sort == first else first, page=1),

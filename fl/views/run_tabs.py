@@ -5,6 +5,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -26,15 +28,15 @@ T = TypeVar("T")
 
 LONGEST_SEARCH = 100
 DEVICE_COLUMNS = (
-    ("name", "Device"),
-    ("selected", "Selected"),
-    ("accepted", "Received"),
-    ("late", "Late"),
-    ("rejected", "Rejected"),
-    ("failed", "Failed"),
-    ("since", "Rounds since last"),
-    ("examples", "Examples counted"),
-    ("median", "Median time"),
+    ("name", _("Device")),
+    ("selected", _("Selected")),
+    ("accepted", _("Received")),
+    ("late", _("Late")),
+    ("rejected", _("Rejected")),
+    ("failed", _("Failed")),
+    ("since", _("Rounds since last")),
+    ("examples", _("Examples counted")),
+    ("median", _("Median time")),
 )
 """Keys of `SORTS` and what stands above their columns."""
 
@@ -64,7 +66,7 @@ def devices(request: HttpRequest, run_id: int) -> HttpResponseBase:
         found=found,
         is_newest=first is None,
         map=heat_map(found),
-        columns=DEVICE_COLUMNS,
+        columns=[(key, gettext(title)) for key, title in DEVICE_COLUMNS],
         sort=sort,
         descending=descending,
         older=max(1, found.first - parts_queries.COLUMNS) if found.first > 1 else None,

@@ -1,11 +1,12 @@
 // One plot of a learning curve: a line with the devices' spread as a band, its smoothed form, another run's line beside it,
 // and marks where something happened. What it draws is given to it; it decides nothing.
 
-import { percent, loss, seconds } from "./format.js";
+import { integer, loss, percent, plain, seconds } from "./format.js";
+import { gettext } from "./texts.js";
 
 export const METRICS = {
-  accuracy: { title: "Accuracy", write: percent, better: (a, b) => a > b, colour: "--curve-accuracy" },
-  loss: { title: "Loss", write: loss, better: (a, b) => a < b, colour: "--curve-loss" },
+  accuracy: { title: gettext("Accuracy"), write: percent, better: (a, b) => a > b, colour: "--curve-accuracy" },
+  loss: { title: gettext("Loss"), write: loss, better: (a, b) => a < b, colour: "--curve-loss" },
 };
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
 const DOTS_UP_TO = 80;
@@ -13,14 +14,17 @@ const DOTS_UP_TO = 80;
 // A custom property with light-dark() in it is only resolved where a colour is asked for.
 const probe = document.createElement("span");
 probe.hidden = true;
+probe.style.forcedColorAdjust = "none"; // a canvas shows curves apart by colour, whoever chooses the page's
 
 /** Return a colour of the tokens as the page shows it now. */
 export function colour(name, alpha = 1) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(${name})`;
-  const resolved = getComputedStyle(probe).color;
-  return alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
+  return thinned(getComputedStyle(probe).color, alpha);
 }
+
+/** Return a colour, as the browser tells it, with so much of it left. */
+export const thinned = (resolved, alpha) => (alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`));
 
 /**
  * Make a plot. Its data are [x, measured, smoothed, low, high, baseline].
@@ -52,7 +56,7 @@ export function makePlot(target, data, { name, axis, log = false, marked, scale 
       cursor: { y: false, sync: { key: "curve" }, drag: { x: true, y: false, setScale: false }, points: { size: px(9), fill: line, stroke: line } },
       scales: { x: { time: false, range: xRange }, y: { distr: log ? 3 : 1, range: log ? logRange : yRange(name) } },
       axes: [
-        { ...common, size: px(28), ...(axis === "time" ? { values: (_, splits) => splits.map((value) => (value ? seconds(value) : "0")) } : { incrs: WHOLE }) },
+        { ...common, size: px(28), ...(axis === "time" ? { values: (_, splits) => splits.map((value) => (value ? seconds(value) : "0")) } : { incrs: WHOLE, values: (_, splits) => splits.map(integer) }) },
         { ...common, size: px(58), values: (_, splits) => splits.map((value) => (value === null ? "" : shortly(name, value))) },
       ],
       series: [
@@ -74,13 +78,13 @@ export function makePlot(target, data, { name, axis, log = false, marked, scale 
 const isSmoothed = (data) => data[2]?.some((value) => typeof value === "number") ?? false;
 
 function shortly(name, value) {
-  const text = String(Math.round(value * 1000) / 1000);
-  return name === "accuracy" ? `${Math.round(value * 1000) / 10} %` : text === "0" && value ? value.toExponential(0) : text;
+  const text = plain(Math.round(value * 1000) / 1000);
+  return name === "accuracy" ? `${plain(Math.round(value * 1000) / 10)} %` : text === "0" && value ? value.toExponential(0) : text;
 }
 
-const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
+export const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
 
-function yRange(name) {
+export function yRange(name) {
   return (_, min, max) => {
     if (min === null || max === null) return [0, 1];
     const room = Math.max((max - min) * 0.08, 0.01);

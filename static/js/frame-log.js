@@ -1,5 +1,7 @@
 // The frames of the inspector: the newest of what crossed the wire, filtered, and held still while one wants it so.
 
+import { gettext } from "./texts.js";
+
 const MOST = 1000;
 const encoder = new TextEncoder();
 
@@ -18,7 +20,7 @@ function placeOf({ stream, seq, key, number, data }) {
   if (stream !== undefined) return `${stream}#${seq}`;
   if (key !== undefined) return `${key} ${number}`;
   if (data?.stream === undefined || data.to === undefined) return "";
-  return data.since < data.to ? `${data.stream}#${data.since + 1}–${data.to}` : `${data.stream} up to #${data.to}`;
+  return data.since < data.to ? `${data.stream}#${data.since + 1}–${data.to}` : gettext("{stream} up to #{seq}", { stream: data.stream, seq: data.to });
 }
 
 export class FrameLog {

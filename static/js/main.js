@@ -2,9 +2,11 @@
 // changed, once an animation frame. Without this module every page is complete, only not live.
 
 import { part } from "./dom.js";
+import { writeWith } from "./format.js";
 import { LiveSocket } from "./live-socket.js";
 import { Store } from "./store.js";
 import { Tap } from "./tap.js";
+import { gettext } from "./texts.js";
 import { localizeTimes } from "./times.js";
 
 /** The parts that a page may have, by the name in `data-part`; a page loads the modules of those that it has. */
@@ -21,6 +23,7 @@ const PARTS = {
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
+  health: () => import("./parts/health.js"),
   "heat-map": () => import("./parts/heat-map.js"),
   inspector: () => import("./parts/inspector.js"),
   keys: () => import("./parts/keys.js"),
@@ -41,13 +44,15 @@ const SIGNED_OUT = 4500;
 const readJson = (root, id) => JSON.parse(root.getElementById(id).textContent);
 
 const state = readJson(document, "state");
-const store = new Store(state, readJson(document, "words"));
+const words = readJson(document, "words");
+const store = new Store(state, words);
+writeWith(words.numbers);
 
 /** Read this page again from the server. */
 async function readAgain() {
   const answer = await fetch(location.href, { credentials: "same-origin" });
   if (answer.redirected && new URL(answer.url).pathname !== location.pathname) location.assign(answer.url);
-  if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
+  if (!answer.ok) throw new Error(gettext("the page answered {status}", { status: answer.status }));
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
@@ -78,7 +83,7 @@ const socket = new LiveSocket({
     if (now.name === "ended" && now.code === SIGNED_OUT) location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
     everySecond();
   },
-  onLost: () => startAgain().catch((error) => store.apply({ event: "error_notification", data: { severity: "error", title: "The page could not be read again", detail: String(error.message) } })),
+  onLost: () => startAgain().catch((error) => store.apply({ event: "error_notification", data: { severity: "error", title: gettext("The page could not be read again"), detail: String(error.message) } })),
 });
 
 /** What the page has: each paints when one of its `slices` has changed, and does what is due every `second`. */

@@ -2,6 +2,7 @@
 // whole says how many there are of each; a table beside it is its equal.
 
 import { setAttribute } from "./dom.js";
+import { ngettext, within } from "./texts.js";
 
 const COLUMNS = 24;
 const STEP = 14;
@@ -32,8 +33,8 @@ export function paintMosaic(svg, cells) {
 export function summaryOf(cells) {
   const counts = new Map();
   for (const { word } of cells) counts.set(word, (counts.get(word) ?? 0) + 1);
-  const parts = [...counts].map(([word, count]) => `${count} ${word.toLowerCase()}`);
-  return `${cells.length} device${cells.length === 1 ? "" : "s"}: ${parts.join(", ")}`;
+  const parts = [...counts].map(([word, count]) => `${count} ${within(word)}`);
+  return ngettext("{count} device: {states}", "{count} devices: {states}", cells.length, { states: parts.join(", ") });
 }
 
 function makeCell(index) {

@@ -2,6 +2,7 @@
 // for once one stops typing.
 
 import { setAttribute, show } from "./dom.js";
+import { gettext, within } from "./texts.js";
 
 const PAUSE_MS = 150;
 const MOST = 8;
@@ -18,8 +19,9 @@ export class Palette {
   #chosen = 0;
   #asked = 0;
 
-  constructor(dialog) {
+  constructor(dialog, words) {
     this.dialog = dialog;
+    this.words = words;
     this.input = dialog.querySelector("input");
     this.list = dialog.querySelector("[role=listbox]");
     this.input.addEventListener("input", () => this.search());
@@ -45,7 +47,7 @@ export class Palette {
     if (!text) return;
     await new Promise((done) => setTimeout(done, PAUSE_MS));
     if (asked !== this.#asked) return;
-    const found = await Promise.all([ask("runs", text, runEntry), ask("devices", text, deviceEntry)]);
+    const found = await Promise.all([ask("runs", text, (run) => runEntry(run, this.words)), ask("devices", text, deviceEntry)]);
     if (asked === this.#asked) this.#show([...known, ...found.flat()]);
   }
 
@@ -82,17 +84,17 @@ export class Palette {
 
 /** The pages of the navigation, and the commands that this page draws for its viewer. */
 function onThisPage() {
-  const pages = [...document.querySelectorAll(".side .links a")].map((link) => ({ title: link.textContent.trim(), kind: "page", act: () => location.assign(link.href) }));
+  const pages = [...document.querySelectorAll(".side .links a")].map((link) => ({ title: link.textContent.trim(), kind: gettext("page"), act: () => location.assign(link.href) }));
   const commands = [...document.querySelectorAll("form[data-command]:not([hidden]) button, a[data-command]:not([hidden]), [data-theme-switch]")];
-  return [...pages, ...commands.map((control) => ({ title: control.textContent.trim(), kind: "command", act: () => control.click() }))];
+  return [...pages, ...commands.map((control) => ({ title: control.textContent.trim(), kind: gettext("command"), act: () => control.click() }))];
 }
 
-const runEntry = (run) => ({ title: `${run.label} ${run.name}`, kind: `run, ${run.state}`, act: () => location.assign(`/runs/${run.id}/`) });
-const deviceEntry = (device) => ({ title: device.name, kind: "device", act: () => location.assign(`/devices/${device.id}/`) });
+const runEntry = (run, words) => ({ title: `${run.label} ${run.name}`, kind: gettext("run, {state}", { state: within(words.run[run.state].word) }), act: () => location.assign(`/runs/${run.id}/`) });
+const deviceEntry = (device) => ({ title: device.name, kind: gettext("device"), act: () => location.assign(`/devices/${device.id}/`) });
 
 async function ask(what, text, entryOf) {
   const answer = await fetch(`/api/v1/${what}/?search=${encodeURIComponent(text)}&page_size=${MOST}`, { credentials: "same-origin" });
-  if (!answer.ok) return [{ title: `The server answered ${answer.status} for ${what}`, kind: "error", act: () => {} }];
+  if (!answer.ok) return [{ title: gettext("The server answered {status}", { status: answer.status }), kind: gettext("error"), act: () => {} }];
   return (await answer.json()).results.slice(0, MOST).map(entryOf);
 }
 

@@ -2,7 +2,8 @@
 // those once an animation frame. Everything here is a state told by the server; nothing is made up in between.
 
 import { addPoint, headlineOf, measuredOf } from "./compared.js";
-import { readingOf, tell } from "./feed.js";
+import { readingOf, readsAsBefore, tell } from "./feed.js";
+import { gettext } from "./texts.js";
 import { takeSnapshot, takeWork, workOf } from "./work.js";
 
 const FEED_LINES = 300;
@@ -43,7 +44,8 @@ export class Store {
     this.news = [];
     this.trashed = new Set();
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
-    this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
+    const readings = (event, statuses) => statuses.map((status) => readingOf(this.words, event, status));
+    this.#readings = new Map([...readings("fl_status_update", state.runs), ...readings("device_status", state.devices)]);
     this.#touch("runs", "rounds", "progress", "devices", "work", "feed", "figures", "curves");
   }
 
@@ -84,11 +86,7 @@ export class Store {
     const line = tell(this.words, event, data);
     const key = `${stream}#${seq}`;
     if (!line || this.told.some((other) => other.key === key)) return;
-    if (event === "fl_status_update") {
-      const reading = readingOf(this.words, data);
-      if (this.#readings.get(data.run_id) === reading) return;
-      this.#readings.set(data.run_id, reading);
-    }
+    if (readsAsBefore(this.#readings, this.words, event, data)) return;
     this.told.unshift({ ...line, key, stream, seq, timestamp });
     this.told.length = Math.min(this.told.length, FEED_LINES);
     this.#touch("feed");
@@ -134,7 +132,7 @@ const REDUCERS = {
     store.runs.set(data.run_id, data);
     store.touch("runs");
     if (data.run_id === store.runId && data.state === "paused" && known?.state !== "paused") {
-      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || "paused" });
+      store.marks.push({ round: data.round, at: frame.timestamp, text: data.reason || gettext("paused") });
       store.touch("rounds");
     }
     if (ENDS.has(data.state) && known && !ENDS.has(known.state)) store.mergeFigures(data.run_id, { ended_at: frame.timestamp });
@@ -197,12 +195,12 @@ const REDUCERS = {
     const isGone = state === "in_trash";
     store.trashed[isGone ? "add" : "delete"](run_id);
     store.touch("trash");
-    if (isGone && (run_id === store.runId || store.curves.has(run_id))) notify(store, "warning", `${run_name} was moved to the trash`, "This page shows it as it was.");
+    if (isGone && (run_id === store.runId || store.curves.has(run_id))) notify(store, "warning", gettext("{run_name} was moved to the trash", { run_name }), gettext("This page shows it as it was."));
     store.tellEvent(frame);
   },
 
   broadcast(store, data, frame) {
-    notify(store, data.level, data.message, `From ${data.sender}.`);
+    notify(store, data.level, data.message, gettext("From {sender}.", { sender: data.sender }));
     store.tellEvent(frame);
   },
 

@@ -2,13 +2,14 @@
 
 import { field, part, setAttribute, setField, setText, show } from "../dom.js";
 import { clock, countdown } from "../format.js";
+import { gettext } from "../texts.js";
 
 const WORDS = {
-  connecting: () => "Connecting",
-  live: () => "Live",
-  waiting: (state) => `Reconnecting in ${countdown(state.retryAt - Date.now())}`,
-  offline: () => "Offline",
-  ended: (state) => (state.code === 4503 ? "Not allowed" : state.code === 4500 ? "Signed out" : "Stopped"),
+  connecting: () => gettext("Connecting"),
+  live: () => gettext("Live"),
+  waiting: (state) => gettext("Reconnecting in {time}", { time: countdown(state.retryAt - Date.now()) }),
+  offline: () => gettext("Offline"),
+  ended: ({ code }) => (code === 4503 ? gettext("Not allowed") : code === 4500 ? gettext("Signed out") : gettext("Stopped")),
 };
 const GRACE = 1500;
 const MEASURE_EVERY = 240_000;
@@ -18,7 +19,8 @@ const AGED = 60_000;
 export function wayOf(roundTrip, now) {
   if (!roundTrip) return "";
   const age = now - roundTrip.at;
-  return `${Math.max(1, Math.round(roundTrip.ms))} ms${age < AGED ? "" : `, ${Math.round(age / AGED)} min ago`}`;
+  const way = `${Math.max(1, Math.round(roundTrip.ms))} ms`;
+  return age < AGED ? way : gettext("{way}, {minutes} min ago", { way, minutes: Math.round(age / AGED) });
 }
 
 export function mount(store, { socket }) {
@@ -34,7 +36,9 @@ export function mount(store, { socket }) {
     const isDue = !roundTrip || Date.now() - roundTrip.at > MEASURE_EVERY;
     if (live && isDue && document.visibilityState === "visible") socket.measure();
     setField(pill, "way", live ? wayOf(roundTrip, Date.now()) : "");
-    if (live && roundTrip) setAttribute(pill, "title", `There and back in ${wayOf(roundTrip, Date.now())}, measured at ${clock(new Date(roundTrip.at).toISOString())}`);
+    if (!live || !roundTrip) return;
+    const places = { way: wayOf(roundTrip, Date.now()), time: clock(new Date(roundTrip.at).toISOString()) };
+    setAttribute(pill, "title", gettext("There and back in {way}, measured at {time}", places));
   }
 
   return {
@@ -50,7 +54,7 @@ export function mount(store, { socket }) {
       const stale = !live && (wasLive || state.name !== "connecting") && Date.now() - downSince > GRACE;
       show(bar, stale);
       document.body.classList.toggle("stale", stale);
-      if (stale) setField(bar, "age", `Data from ${clock(new Date(socket.lastHeard).toISOString())}.`);
+      if (stale) setField(bar, "age", gettext("Data from {time}.", { time: clock(new Date(socket.lastHeard).toISOString()) }));
     },
   };
 }

@@ -3,8 +3,9 @@
 
 import { METRICS, makePlot } from "../curve-plot.js";
 import { part, setField, setText, show } from "../dom.js";
-import { seconds } from "../format.js";
+import { named, seconds } from "../format.js";
 import { bestOf, columns, inOrder, isMeasuredOnDevices, joined, ofSeries, smooth } from "../series.js";
+import { gettext } from "../texts.js";
 import { choose, chosen } from "../view.js";
 import { notify } from "./notices.js";
 
@@ -72,7 +73,7 @@ class Curve {
     const { store, view } = this;
     const started = Date.parse(store.run?.started_at ?? "");
     const place = (round, at) => (view.x === "time" ? (Date.parse(at) - started) / 1000 : (round ?? 0));
-    const failed = rounds.filter((line) => line.state === "failed").map((line) => ({ x: place(line.number, line.ended_at), text: line.reason || "failed", tone: "bad" }));
+    const failed = rounds.filter((line) => line.state === "failed").map((line) => ({ x: place(line.number, line.ended_at), text: line.reason || gettext("failed"), tone: "bad" }));
     const paused = store.marks.map((mark) => ({ x: place(mark.round, mark.at), text: mark.text, tone: "plain" }));
     return [...failed, ...paused].filter(({ x }) => Number.isFinite(x)).sort((a, b) => a.x - b.x);
   }
@@ -89,7 +90,7 @@ class Curve {
       const answer = await fetch(`/api/v1/runs/${base}/series/?width=${this.root.clientWidth || 900}`, { credentials: "same-origin" });
       if (this.view.base !== base) return;
       if (answer.ok) this.base = await answer.json();
-      else notify({ severity: "warning", title: "The baseline cannot be shown", detail: `The server answered ${answer.status} for run ${base}.` });
+      else notify({ severity: "warning", title: gettext("The baseline cannot be shown"), detail: gettext("The server answered {status} for run {run}.", { status: answer.status, run: base }) });
     }
     this.update();
   }
@@ -207,7 +208,7 @@ class Curve {
   #bestOf(name) {
     const { mean, numbers } = this.columns[name];
     const best = bestOf(numbers, mean.map((value) => value ?? null), METRICS[name].better);
-    return best ? `best ${METRICS[name].write(best.value)} in round ${best.round}` : "nothing measured yet";
+    return best ? gettext("best {value} in round {round}", { value: METRICS[name].write(best.value), round: best.round }) : gettext("nothing measured yet");
   }
 
   #legends() {
@@ -216,7 +217,7 @@ class Curve {
       setField(this.root, name, this.#lastOf(name));
       setField(this.root, `best_${name}`, this.#bestOf(name));
       const beside = this.base && ofSeries(this.base, name).mean.findLast((value) => value !== null);
-      setField(this.root, `base_${name}`, this.base ? `${this.base.label} ${METRICS[name].write(beside) || "not measured"}` : "");
+      setField(this.root, `base_${name}`, this.base ? `${this.base.label} ${METRICS[name].write(beside) || gettext("not measured")}` : "");
       show(this.root.querySelector(`[data-base="${name}"]`), Boolean(this.base));
     }
   }
@@ -232,18 +233,19 @@ class Curve {
 
   #sentence(index) {
     const { x, numbers } = this.columns.accuracy;
-    const where = this.view.x === "time" ? `After ${seconds(x[index])}` : `Round ${x[index]}`;
-    const round = this.view.x === "time" && numbers[index] !== undefined ? `, round ${numbers[index]}` : "";
-    return `${where}${round}: ${NAMES.map((name) => this.#wordsAt(name, index)).join(", ")}`;
+    const values = NAMES.map((name) => this.#wordsAt(name, index)).join(", ");
+    if (this.view.x !== "time") return gettext("Round {round}: {values}", { round: x[index], values });
+    const time = seconds(x[index]);
+    if (numbers[index] === undefined) return gettext("After {time}: {values}", { time, values });
+    return gettext("After {time}, round {round}: {values}", { time, round: numbers[index], values });
   }
 
   #wordsAt(name, index) {
     const { mean, low, high, beside, numbers, notFinite } = this.columns[name];
     const { write } = METRICS[name];
-    const value = notFinite.includes(numbers[index]) ? "NaN" : write(mean[index]) || "not measured";
-    const spread = typeof low[index] === "number" ? ` (devices ${write(low[index])} to ${write(high[index])})` : "";
-    const other = typeof beside[index] === "number" ? `, ${this.base.label} ${write(beside[index])}` : "";
-    return `${name} ${value}${spread}${other}`;
+    const value = named(name, notFinite.includes(numbers[index]) ? "NaN" : write(mean[index]) || gettext("not measured"));
+    const own = typeof low[index] === "number" ? gettext("{value} (devices {low} to {high})", { value, low: write(low[index]), high: write(high[index]) }) : value;
+    return typeof beside[index] === "number" ? `${own}, ${this.base.label} ${write(beside[index])}` : own;
   }
 
   #keys() {

@@ -5,6 +5,7 @@ import { field, part, setAttribute, setField, setText, setTone, setWord, show } 
 import { deviceWord } from "../fleet.js";
 import { paintHeard, paintWork } from "./device-row.js";
 import { piecesOf } from "../pieces.js";
+import { gettext, ngettext } from "../texts.js";
 import { deviceNow, openWork } from "../work.js";
 
 export function mount(store) {
@@ -63,7 +64,7 @@ const keysOf = (list) => [...list.querySelectorAll("[data-key]")].map((row) => r
 
 export function differenceOf(shown, fresh) {
   const more = Number(fresh.dataset.found) - Number(shown.dataset.found);
-  if (more > 0) return `${more} more device${more === 1 ? " matches" : "s match"}.`;
-  if (more < 0) return `${-more} device${more === -1 ? " no longer matches" : "s no longer match"}.`;
-  return keysOf(shown) === keysOf(fresh) ? "" : "The order is another one now.";
+  if (more > 0) return ngettext("{count} more device matches.", "{count} more devices match.", more);
+  if (more < 0) return ngettext("{count} device no longer matches.", "{count} devices no longer match.", -more);
+  return keysOf(shown) === keysOf(fresh) ? "" : gettext("The order is another one now.");
 }

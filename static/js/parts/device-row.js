@@ -1,18 +1,20 @@
 // What a row and the page of a device have in common: the work at hand, and when it was heard.
 
 import { field, setAttribute, setField, setTime, show } from "../dom.js";
+import { share } from "../format.js";
+import { gettext } from "../texts.js";
 import { asTime } from "../times.js";
 
 /** Show the part of a round that a device is at work on, or none. */
 export function paintWork(root, work) {
   show(field(root, "work"), work !== undefined);
   if (!work) return;
-  setField(root, "round", `round ${work.round}`);
+  setField(root, "round", gettext("round {round}", { round: work.round }));
   setAttribute(field(root, "round"), "href", `/runs/${work.run_id}/`);
-  const share = work.progress ?? 0;
+  const done = work.progress ?? 0;
   const bar = field(root, "progress");
-  if (bar.value !== share) bar.value = share;
-  setField(root, "share", `${Math.round(share * 100)} %`);
+  if (bar.value !== done) bar.value = done;
+  setField(root, "share", share(done));
 }
 
 /** Show when a device was last heard; a cell that says "never" gets a time. */

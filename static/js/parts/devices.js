@@ -3,6 +3,7 @@
 import { field, part, setAttribute, setField, setWord, show, syncList } from "../dom.js";
 import { OPEN_PHASES, byName, deviceWord, onlineOf } from "../fleet.js";
 import { integer } from "../format.js";
+import { gettext } from "../texts.js";
 import { paintHeard } from "./device-row.js";
 
 export function mount(store) {
@@ -33,7 +34,7 @@ function paintDevice(row, device, words, task, work) {
   const cell = field(row, "state");
   setWord(cell.firstElementChild, deviceWord(words, now), cell);
   setAttribute(cell.firstElementChild, "title", device.reason);
-  setField(row, "work", work ? `round ${work.round}` : "");
+  setField(row, "work", work ? gettext("round {round}", { round: work.round }) : "");
   setField(row, "examples", integer(device.num_examples[task]));
   paintHeard(field(row, "heard"), device.last_heard_at, "time");
 }

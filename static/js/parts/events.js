@@ -2,8 +2,9 @@
 
 import { part, setText, show } from "../dom.js";
 import { matches, readFilter } from "../event-filter.js";
-import { readingOf } from "../feed.js";
+import { readsAsBefore } from "../feed.js";
 import { integer } from "../format.js";
+import { gettext, ngettext } from "../texts.js";
 import { localizeTimes } from "../times.js";
 import { notify } from "./notices.js";
 
@@ -14,18 +15,14 @@ export function mount(store, { frames, readAgain }) {
   const list = root.querySelector("[data-list]");
   const button = root.querySelector("[data-show]");
   const filter = readFilter(root.dataset);
-  const readings = new Map();
+  const readings = readingsOf(list);
   let waiting = [];
   let isLost = false;
   let known = store.told;
 
   const isNews = (frame) => {
     if (!matches(filter, frame, store.words)) return false;
-    if (filter.raw || frame.event !== "fl_status_update") return true;
-    const reading = readingOf(store.words, frame.data);
-    const isOld = readings.get(frame.stream) === reading;
-    readings.set(frame.stream, reading);
-    return !isOld;
+    return filter.raw || !readsAsBefore(readings, store.words, frame.event, frame.data);
   };
   frames.hear((frame) => {
     if (isNews(frame)) waiting.push({ stream: frame.stream, seq: frame.seq });
@@ -41,7 +38,7 @@ export function mount(store, { frames, readAgain }) {
       show(root.querySelector("[data-empty]"), list.children.length === 0);
       list.querySelector("a")?.focus();
     } catch (error) {
-      notify({ severity: "error", title: "The new events could not be read", detail: String(error.message ?? error) });
+      notify({ severity: "error", title: gettext("The new events could not be read"), detail: String(error.message ?? error) });
     } finally {
       button.removeAttribute("aria-disabled");
       announce();
@@ -50,8 +47,8 @@ export function mount(store, { frames, readAgain }) {
   const announce = () => {
     const count = waiting.length;
     show(button, count > 0 || isLost);
-    if (isLost) setText(button, "The connection began anew: show what is new");
-    else if (count > 0) setText(button, `${integer(count)} new event${count === 1 ? "" : "s"}: show`);
+    if (isLost) setText(button, gettext("The connection began anew: show what is new"));
+    else if (count > 0) setText(button, ngettext("{count} new event: show", "{count} new events: show", count, { count: integer(count) }));
   };
   return {
     slices: ["feed"],
@@ -63,6 +60,12 @@ export function mount(store, { frames, readAgain }) {
     },
     second: announce,
   };
+}
+
+/** Return how the newest status of each run and device reads that stands in the list. */
+function readingsOf(list) {
+  const rows = [...list.querySelectorAll("[data-status-of]")].reverse();
+  return new Map(rows.map(({ dataset }) => [dataset.statusOf, dataset.reading]));
 }
 
 /** Put the lines that are not there yet above the others; all are new where none of them is known. */

@@ -2,6 +2,7 @@
 
 import { part, setField, show } from "../dom.js";
 import { isOnline, onlineOf } from "../fleet.js";
+import { ngettext } from "../texts.js";
 
 export function mount(store) {
   const root = part("guide");
@@ -18,7 +19,7 @@ export function mount(store) {
       root.querySelector('[data-step="run"]').className = `step ${online ? "now" : ""}`;
       const ready = [...store.devices.values()].filter((device) => isOnline(device) && device.state === "active" && device.tasks.includes("digits"));
       show(root.querySelector("[data-demo]"), ready.length > 0);
-      if (ready.length) setField(root, "demo_note", `${ready.length} device${ready.length === 1 ? "" : "s"} ready to learn handwritten digits`);
+      if (ready.length) setField(root, "demo_note", ngettext("{count} device ready to learn handwritten digits", "{count} devices ready to learn handwritten digits", ready.length));
       return undefined;
     },
   };

@@ -1,7 +1,7 @@
 // The head of a run: its state, why, and when it began.
 
 import { field, part, setField, setTime, setWord, show } from "../dom.js";
-import { clock } from "../format.js";
+import { gettext } from "../texts.js";
 import { asTime } from "../times.js";
 
 export function mount(store) {
@@ -18,7 +18,8 @@ export function mount(store) {
       if (run.started_at && !started.querySelector("time")) {
         const moment = document.createElement("time");
         moment.dataset.clock = "date";
-        started.replaceChildren("Started ", moment);
+        const [before, after] = gettext("Started {moment}").split("{moment}");
+        started.replaceChildren(before, moment, after);
         setTime(moment, run.started_at, asTime);
       }
     },

@@ -3,6 +3,7 @@
 
 import { part, setField } from "../dom.js";
 import { Reader } from "../reread.js";
+import { gettext, within } from "../texts.js";
 
 const WORDS = { a: "accepted", l: "late", r: "rejected", f: "failed", e: "expired", c: "cancelled" };
 
@@ -38,10 +39,12 @@ function showCell(root, event, words) {
   const { first } = root.querySelector('[data-fresh="map"]').dataset;
   const place = { step: Number(step), row: Number(row), head: Number(head), first: Number(first) };
   const found = cellAt(event.clientX - left, event.clientY - top, names.map((name) => name.dataset.cells), place);
-  if (found) setField(root, "reading", `Round ${found.round}, ${names[found.line].textContent}: ${wordOf(found.letter, words).toLowerCase()}`);
+  if (!found) return;
+  const places = { round: found.round, device: names[found.line].textContent, state: within(wordOf(found.letter, words)) };
+  setField(root, "reading", gettext("Round {round}, {device}: {state}", places));
 }
 
 function wordOf(letter, words) {
-  if (letter === ".") return "Not selected";
-  return words.assignment[WORDS[letter]]?.word ?? "In progress";
+  if (letter === ".") return gettext("Not selected");
+  return words.assignment[WORDS[letter]]?.word ?? gettext("In progress");
 }

@@ -1,14 +1,15 @@
 // The inspector: what crosses the wire of this page's own socket, newest first. It stands still while somebody reads in it.
 
 import { field, part, setAttribute, setField, setIcon, setText, show, syncList } from "../dom.js";
-import { bytes, integer } from "../format.js";
+import { bytes, integer, locale } from "../format.js";
 import { FrameLog, asJsonLines, pretty } from "../frame-log.js";
+import { gettext } from "../texts.js";
 import { idempotencyKey } from "./commands.js";
 import { notify } from "./notices.js";
 
 const SHOWN = 200;
 const PAUSE_MS = 250;
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
+const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
 
 export function mount(store, { wire }) {
   const root = part("inspector");
@@ -84,11 +85,11 @@ class Inspector {
 
   #count(matching) {
     const log = this.#log;
-    const parts = [`${integer(matching.length)} of ${integer(log.frames.length)} frames`];
-    if (matching.length > this.#most) parts.push(`the newest ${integer(this.#most)} are shown`);
-    if (log.dropped) parts.push(`${integer(log.dropped)} older ones were dropped: ${integer(log.most)} are kept`);
-    if (log.paused) parts.push(`paused, ${integer(log.missed)} came meanwhile and are not kept`);
-    else if (this.#unseen) parts.push(`${integer(this.#unseen)} newer wait until you leave the list`);
+    const parts = [gettext("{shown} of {all} frames", { shown: integer(matching.length), all: integer(log.frames.length) })];
+    if (matching.length > this.#most) parts.push(gettext("the newest {count} are shown", { count: integer(this.#most) }));
+    if (log.dropped) parts.push(gettext("{count} older ones were dropped: {most} are kept", { count: integer(log.dropped), most: integer(log.most) }));
+    if (log.paused) parts.push(gettext("paused, {count} came meanwhile and are not kept", { count: integer(log.missed) }));
+    else if (this.#unseen) parts.push(gettext("{count} newer wait until you leave the list", { count: integer(this.#unseen) }));
     setField(this.root, "count", `${parts.join("; ")}.`);
   }
 
@@ -98,7 +99,7 @@ class Inspector {
     else this.#log.pause();
     setAttribute(this.pause, "aria-pressed", !paused);
     setIcon(this.pause, paused ? "pause" : "play");
-    setText(this.pause.querySelector("[data-word]"), paused ? "Pause" : "Go on");
+    setText(this.pause.querySelector("[data-word]"), paused ? gettext("Pause") : gettext("Go on"));
     this.paint();
   }
 
@@ -114,7 +115,7 @@ function paintFrame(row, frame) {
   if (field(row, "event").textContent) return; // a frame does not change
   setField(row, "time", clock.format(frame.at));
   field(row, "time").dateTime = new Date(frame.at).toISOString();
-  setField(row, "direction", frame.direction === "in" ? "← in" : "→ out");
+  setField(row, "direction", frame.direction === "in" ? gettext("← in") : gettext("→ out"));
   setField(row, "event", frame.event || "?");
   setField(row, "place", frame.place);
   setField(row, "size", bytes(frame.size));
@@ -129,9 +130,9 @@ async function copy(button, text) {
   word.dataset.idle ??= word.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    setText(word, "Copied");
+    setText(word, gettext("Copied"));
   } catch {
-    setText(word, "The browser does not allow it");
+    setText(word, gettext("The browser does not allow it"));
   }
   setTimeout(() => setText(word, word.dataset.idle), 2000);
 }
@@ -145,9 +146,9 @@ function sendTestEvents(root) {
       const answer = await fetch(root.dataset.api, { method: "POST", credentials: "same-origin", headers });
       if (answer.ok) return; // the event itself says that it was sent
       const said = (await answer.json().catch(() => null))?.error;
-      notify({ severity: "error", title: said?.message ?? `The server answered ${answer.status}`, detail: said?.action ?? "" });
+      notify({ severity: "error", title: said?.message ?? gettext("The server answered {status}", { status: answer.status }), detail: said?.action ?? "" });
     } catch (error) {
-      notify({ severity: "error", title: "The server cannot be reached", detail: String(error.message ?? error) });
+      notify({ severity: "error", title: gettext("The server cannot be reached"), detail: String(error.message ?? error) });
     }
   });
 }
@@ -162,9 +163,9 @@ function startDemos(root) {
       if (answer.ok && /^\/runs\/\d+\/$/.test(new URL(answer.url).pathname)) return; // the run's own events say the rest
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const said = page.querySelector(".message")?.textContent.trim();
-      notify({ severity: "error", title: said || `The server answered ${answer.status}`, detail: "" });
+      notify({ severity: "error", title: said || gettext("The server answered {status}", { status: answer.status }), detail: "" });
     } catch (error) {
-      notify({ severity: "error", title: "The server cannot be reached", detail: String(error.message ?? error) });
+      notify({ severity: "error", title: gettext("The server cannot be reached"), detail: String(error.message ?? error) });
     }
   });
 }

@@ -2,6 +2,7 @@
 // goes; parameters that do not count are out of the form's way.
 
 import { field, part, setText, show } from "../dom.js";
+import { plain } from "../format.js";
 
 const PAUSE = 300;
 const ASKED_FOR = ["task", "strategy", "min_examples"];
@@ -38,7 +39,7 @@ function placeholders(form) {
   const values = new FormData(form);
   const task = document.querySelector(`[data-task="${CSS.escape(values.get("task") ?? "")}"]`);
   for (const name of ["local_epochs", "batch_size", "learning_rate", "momentum"]) {
-    form.elements[name].placeholder = task ? task.dataset[name] : "";
+    form.elements[name].placeholder = task ? plain(task.dataset[name]) : "";
   }
   form.elements.quorum.placeholder = values.get("cohort_size") ?? "";
 }

@@ -2,7 +2,7 @@
 
 import { part } from "../dom.js";
 
-export function mount() {
+export function mount(store) {
   const dialog = part("palette");
   if (!dialog) return null;
   const input = dialog.querySelector("input");
@@ -11,7 +11,7 @@ export function mount() {
     input.value = "";
     dialog.showModal(); // at once: what is typed meanwhile is kept
     const { Palette } = await import("../palette.js");
-    palette ??= new Palette(dialog);
+    palette ??= new Palette(dialog, store.words);
     palette.search();
   };
   for (const opener of document.querySelectorAll("[data-open-palette]")) {

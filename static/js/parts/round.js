@@ -4,6 +4,7 @@ import { field, part, setAttribute, setField, setText, setWord, show, syncList }
 import { OPEN_PHASES } from "../fleet.js";
 import { countdown } from "../format.js";
 import { paintMosaic } from "../mosaic.js";
+import { gettext } from "../texts.js";
 
 /** Above so many devices a mosaic shows them all, and the list only those that want a look. */
 const LISTED = 32;
@@ -19,12 +20,12 @@ export function mount(store) {
     slices: ["runs", "progress"],
     paint() {
       const { run, words } = store;
-      setText(title, run.round === null ? "No round yet" : `Round ${run.round}`);
+      setText(title, run.round === null ? gettext("No round yet") : gettext("Round {round}", { round: run.round }));
       setWord(field(root, "chip"), words.round[run.round_state ?? "pending"]);
       setAttribute(field(root, "phases"), "data-state", run.round_state ?? "");
-      setField(root, "received", `${run.updates_received} of ${run.selected}`);
-      setField(root, "lost", run.updates_lost ? `${run.updates_lost} lost` : "");
-      setField(root, "quorum", `quorum ${run.quorum} of ${run.cohort_size}`);
+      setField(root, "received", gettext("{received} of {selected}", { received: run.updates_received, selected: run.selected }));
+      setField(root, "lost", run.updates_lost ? gettext("{count} lost", { count: run.updates_lost }) : "");
+      setField(root, "quorum", gettext("quorum {quorum} of {cohort}", { quorum: run.quorum, cohort: run.cohort_size }));
       paintBar(field(root, "bar"), run);
       const parts = inOrder([...store.progress.values()].filter((item) => item.round === run.round), words.troubled);
       const isLarge = parts.length > LISTED;
@@ -33,7 +34,7 @@ export function mount(store) {
       syncList(list, template, listed, (item) => item.assignment_id, (row, item) => paintPart(row, item, words));
       const empty = root.querySelector("[data-empty]");
       show(empty, parts.length === 0);
-      if (!parts.length) setText(empty, run.reason || "No device is selected yet.");
+      if (!parts.length) setText(empty, run.reason || gettext("No device is selected yet."));
       const foot = field(root, "foot");
       show(foot, run.round !== null);
       setAttribute(foot.firstElementChild, "href", `/runs/${run.run_id}/rounds/${run.round}/`);
@@ -44,7 +45,7 @@ export function mount(store) {
       const element = field(root, "deadline");
       if (!run.deadline_at) return setText(element, "");
       const left = Date.parse(run.deadline_at) - store.now();
-      return setText(element, left > 0 ? `${countdown(left)} to the deadline` : "the deadline has passed");
+      return setText(element, left > 0 ? gettext("{time} to the deadline", { time: countdown(left) }) : gettext("the deadline has passed"));
     },
   };
 }
@@ -74,8 +75,8 @@ function paintPart(row, item, words) {
   setField(row, "name", item.device_name ?? "");
   const bar = field(row, "progress");
   if (bar.value !== progress) bar.value = progress;
-  setAttribute(bar, "aria-label", `Progress of ${item.device_name}`);
-  const atWork = item.phase === "training" && item.local_epoch ? `Epoch ${item.local_epoch} of ${item.local_epochs}` : word.word;
+  setAttribute(bar, "aria-label", gettext("Progress of {device}", { device: item.device_name }));
+  const atWork = item.phase === "training" && item.local_epoch ? gettext("Epoch {epoch} of {epochs}", { epoch: item.local_epoch, epochs: item.local_epochs }) : word.word;
   setWord(field(row, "state"), word, row, atWork);
   setAttribute(field(row, "state"), "title", item.reason ?? "");
   setAttribute(row, "data-open", OPEN_PHASES.has(item.phase));

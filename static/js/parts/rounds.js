@@ -3,6 +3,7 @@
 import { field, part, setAttribute, setField, setText, setWord, show, syncList } from "../dom.js";
 import { loss, percent, seconds } from "../format.js";
 import { inOrder, valueOf } from "../series.js";
+import { gettext } from "../texts.js";
 
 const TABLE_ROUNDS = 40;
 
@@ -21,7 +22,7 @@ export function mount(store) {
   };
 }
 
-const INITIAL = { word: "Initial model", tone: "plain", icon: "circle-dot" };
+const INITIAL = { word: gettext("Initial model"), tone: "plain", icon: "circle-dot" };
 
 function paintRoundRow(row, line, words, run) {
   setField(row, "number", String(line.number));
@@ -30,7 +31,7 @@ function paintRoundRow(row, line, words, run) {
   setAttribute(cell.firstElementChild, "title", line.reason);
   setField(row, "accuracy", percent(valueOf(line, "accuracy", false)));
   setField(row, "loss", loss(valueOf(line, "loss", false)));
-  setField(row, "updates", line.number ? `${line.updates_received} of ${line.selected}` : "");
+  setField(row, "updates", line.number ? gettext("{received} of {selected}", { received: line.updates_received, selected: line.selected }) : "");
   setField(row, "time", seconds(line.duration_seconds));
   paintModel(field(row, "model"), line, run);
 }
@@ -45,6 +46,6 @@ function paintModel(cell, line, run) {
   }
   setAttribute(link, "href", `/api/v1/runs/${run}/models/${line.version}/weights/`);
   setText(link, `v${line.version}`);
-  const mark = line.is_best ? " best" : "";
+  const mark = line.is_best ? ` ${gettext("best")}` : "";
   if ((link.nextSibling?.textContent ?? "").trimEnd() !== mark) cell.replaceChildren(link, mark);
 }

@@ -2,10 +2,10 @@
 // new run is told in a line. What is ticked stands in the address, so that it survives sorting, filters and a copy.
 
 import { field, part, setAttribute, setField, setText, setWord, show } from "../dom.js";
-import { loss, percent, seconds } from "../format.js";
+import { loss, named, percent, seconds } from "../format.js";
+import { gettext, ngettext } from "../texts.js";
 
 const OVER = ["completed", "failed", "stopped"];
-const IN_TRASH = { word: "In the trash", tone: "plain", icon: "trash-2" };
 
 export function mount(store) {
   const root = part("runs");
@@ -38,7 +38,7 @@ function paintStatus(row, status, words) {
   setAttribute(cell.firstElementChild, "title", status.reason);
   setField(row, "name", status.run_name);
   const over = status.round !== null && OVER.includes(status.round_state);
-  setField(row, "rounds", `${status.round === null ? 0 : status.round - (over ? 0 : 1)} of ${status.rounds}`);
+  setField(row, "rounds", gettext("{done} of {rounds}", { done: status.round === null ? 0 : status.round - (over ? 0 : 1), rounds: status.rounds }));
   if (status.started_at) row.dataset.started ??= status.started_at;
 }
 
@@ -50,7 +50,7 @@ function paintTrash(row, isGone) {
     box.checked &&= !isGone;
     box.dispatchEvent(new Event("change", { bubbles: true }));
   }
-  if (isGone) setWord(field(row, "state").firstElementChild, IN_TRASH, field(row, "state"));
+  if (isGone) setWord(field(row, "state").firstElementChild, { word: gettext("In the trash"), tone: "plain", icon: "trash-2" }, field(row, "state"));
 }
 
 function paintFigures(row, { best, last, ended_at }) {
@@ -62,7 +62,7 @@ function paintFigures(row, { best, last, ended_at }) {
 }
 
 function paintFigure(cell, figure) {
-  const value = !figure ? "–" : figure.name === "accuracy" ? percent(figure.value) : `loss ${loss(figure.value)}`;
+  const value = !figure ? "–" : figure.name === "accuracy" ? percent(figure.value) : named("loss", loss(figure.value));
   setText(cell.querySelector("[data-value]"), value);
   show(cell.querySelector("[data-where]"), Boolean(figure?.on_devices));
 }
@@ -70,7 +70,7 @@ function paintFigure(cell, figure) {
 function paintNews(root, store) {
   const newest = Number(root.dataset.newest);
   const count = [...store.runs.keys()].filter((id) => id > newest && !store.trashed.has(id)).length;
-  setField(root, "news_count", `${count} new run${count === 1 ? "" : "s"}`);
+  setField(root, "news_count", ngettext("{count} new run", "{count} new runs", count));
   show(field(root, "news"), count > 0);
 }
 
@@ -86,8 +86,8 @@ function ticks(root) {
     const chosen = boxes.filter((box) => box.checked).length;
     button.disabled = chosen < 2 || chosen > most;
     if (throws) throws.disabled = !chosen;
-    setText(button.querySelector("[data-word]"), chosen ? `Compare ${chosen} run${chosen === 1 ? "" : "s"}` : "Compare");
-    setField(form, "ticked", chosen > most ? `At most ${most} runs can be compared` : chosen < 2 ? `Tick two to ${most} runs to compare them` : "");
+    setText(button.querySelector("[data-word]"), chosen ? ngettext("Compare {count} run", "Compare {count} runs", chosen) : gettext("Compare"));
+    setField(form, "ticked", chosen > most ? gettext("At most {most} runs can be compared", { most }) : chosen < 2 ? gettext("Tick two to {most} runs to compare them", { most }) : "");
   };
   form.addEventListener("change", () => {
     paint();
