@@ -80,8 +80,8 @@ def _move(request: HttpRequest, chosen: list[Run]) -> HttpResponse:
         else:
             moved += 1
     if moved:
-        said = ngettext("%(count)d run is in the trash now.", "%(count)d runs are in the trash now.", moved)
-        messages.success(request, said % {"count": moved})
+        said = ngettext("{count} run is in the trash now.", "{count} runs are in the trash now.", moved)
+        messages.success(request, said.format(count=moved))
     return redirect("run-list")
 
 
@@ -95,7 +95,7 @@ def restore_run(request: HttpRequest, run_id: int) -> HttpResponseBase:
     except NotFound as error:
         messages.error(request, sentence_of(error))
     else:
-        messages.success(request, gettext("%(run)s is restored.") % {"run": run})
+        messages.success(request, gettext("{run} is restored.").format(run=run))
     return redirect(way_back(request, reverse("trash")))
 
 
