@@ -45,7 +45,8 @@ class Curve {
 
   update() {
     this.#read();
-    this.#each((plot, name) => plot.setData(this.data[name], !this.zoom));
+    // At once, as a batch is: after the other parts' changes, a text on a canvas would have all styles worked out first.
+    this.#each((plot, name) => plot.batch(() => plot.setData(this.data[name], !this.zoom)));
     this.#legends();
   }
 
