@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ import edge
 from edge.config import DEFAULT_TASK, DeviceSettings, default_home, read_settings, split_command
 from edge.errors import BadUsage, EdgeError
 from edge.notes import Fact, Level, Note, Tell
+from edge.waiting import wait_until
 
 if TYPE_CHECKING:
     from edge.partition import Partition
@@ -50,10 +51,6 @@ app = typer.Typer(
 )
 
 
-SIGNAL_SECONDS = 1.0
-"""A signal that another thread was given is answered so much later at most."""
-
-
 class _Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt, it ends whatever the main thread waits for."""
 
@@ -72,12 +69,6 @@ def main() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
-
-
-def _wait(is_over: Callable[[float], bool]) -> None:
-    """Wait, and wake now and then: the system may give a signal to any thread, and only this one answers it."""
-    while not is_over(SIGNAL_SECONDS):
-        pass
 
 
 def _load_settings(context: typer.Context, home: Path) -> Path:
@@ -212,7 +203,7 @@ def run(
     from edge.device import Device
 
     with Device(home, settings, _teller(json)) as device:
-        _wait(device.wait)
+        wait_until(device.wait)
 
 
 @app.command(epilog="Example: qflare-edge fleet http://127.0.0.1:8000 --devices 50 --tokens-file tokens --task linear")
@@ -262,7 +253,7 @@ def fleet(
 
     many = Fleet(home, devices, settings, _teller(json), tokens=tokens, workers=workers, name=name, details=json)
     with many:
-        _wait(many.wait)
+        wait_until(many.wait)
 
 
 def _token_text(token: str | None, token_file: Path | None) -> str:

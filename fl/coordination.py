@@ -524,9 +524,10 @@ def _claim(
         changes: dict[str, object] = {"state": state, "claim_token": token, "claimed_until": _claim_until(now)}
         if closes:
             changes["closed_at"] = now
-        # The WHERE clause is the lock.
-        if not Round.objects.filter(free, pk=round_.pk, state__in=origins).update(**changes):
-            raise LostRace("another coordinator is at work on it")
+        # The WHERE clause is the lock. Where the deadline was extended meanwhile, the facts are to be looked at again.
+        mine = Round.objects.filter(free, pk=round_.pk, state__in=origins, deadline_at=round_.deadline_at)
+        if not mine.update(**changes):
+            raise LostRace("another coordinator is at work on it, or its deadline was extended")
         _set(round_, changes)
         if not OPEN_ASSIGNMENTS.isdisjoint(states):
             close_assignments(round_, AssignmentState.EXPIRED, reason="the round closed at its deadline", now=now)

@@ -145,6 +145,9 @@ LINES: dict[str, Line | None] = {
     "training_progress.expired": Line(_("{device_name} missed the round"), ("{reason}",), "warn", "clock"),
     "training_progress.cancelled": Line(_("{device_name} was told to stop"), ("{reason}",), "plain", "ban"),
     "training_progress.late": Line(_("The update of {device_name} came late"), ("{reason}",), "warn", "clock"),
+    "training_progress.deadline_extended": Line(
+        _("Round {round}: deadline extended by {duration_seconds:seconds}"), ("{reason}",), "plain", "timer"
+    ),
     "training_progress.round_completed": Line(
         _("Round {round} is completed"),
         (
@@ -307,6 +310,21 @@ def find_key(event: str, data: Data) -> str:
     return key
 
 
+def reading_of(event: str, data: Data) -> tuple[str, str] | None:
+    """Return whose status an event tells and how it reads; None where it tells none.
+
+    Of statuses in a row that read alike the first is told: a run's counts change, a device's name or data may.
+    """
+    key = find_key(event, data)
+    match event:
+        case "fl_status_update":
+            number = data.get("round")
+            return f"run:{data.get('run_id')}", f"{key} {'' if number is None else number}"
+        case "device_status":
+            return f"device:{data.get('device_id')}", key
+    return None
+
+
 def tell(events: Iterable[Event]) -> list[Told]:
     """Tell events, given oldest first, newest first; a status that reads like the one told before it is left out."""
     return fold([told for _, told in tell_each(events) if told is not None][::-1])
@@ -314,7 +332,7 @@ def tell(events: Iterable[Event]) -> list[Told]:
 
 def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
     """Tell events in their order, which is oldest first; beside one that is not told stands None."""
-    last: dict[str, tuple[str, Any]] = {}
+    last: dict[str, str] = {}
     for event in events:
         data: Data = msgspec.json.decode(event.data)
         key = find_key(event.event, data)
@@ -323,12 +341,12 @@ def tell_each(events: Iterable[Event]) -> Iterator[tuple[Event, Told | None]]:
         if line is None or title is None:
             yield event, None
             continue
-        if event.event == "fl_status_update":
-            reading = (key, data.get("round"))
-            if last.get(event.stream_id) == reading:
+        if status := reading_of(event.event, data):
+            whose, reading = status
+            if last.get(whose) == reading:
                 yield event, None
                 continue
-            last[event.stream_id] = reading
+            last[whose] = reading
         yield event, _told(event, line, title, data)
 
 

@@ -120,15 +120,20 @@ OPEN_ASSIGNMENTS = frozenset({AssignmentState.ASSIGNED, AssignmentState.TRAINING
 MAX_FAILED_ROUNDS_IN_A_ROW = 3
 
 
-def run_actions(state: RunState) -> list[str]:
-    """Return the commands that a run in this state takes, in the order that pages show them."""
+def run_actions(state: RunState, round_state: RoundState | None = None) -> list[str]:
+    """Return the commands that a run in this state takes, in the order that pages show them.
+
+    Args:
+        round_state: of its newest round.
+    """
+    extend = ["extend_deadline"] if round_state is RoundState.TRAINING else []
     match state:
         case RunState.PENDING:
             return ["start", "stop_now"]
         case RunState.RUNNING:
-            return ["pause", "stop_after_round", "stop_now"]
+            return ["pause", *extend, "stop_after_round", "stop_now"]
         case RunState.PAUSED:
-            return ["resume", "stop_after_round", "stop_now"]
+            return ["resume", *extend, "stop_after_round", "stop_now"]
         case _:
             return []
 

@@ -63,7 +63,7 @@ def run_status_from(
         deadline_at=current.deadline_at if current and current.state == RoundState.TRAINING else None,
         model_version=newest.version if newest else None,
         best_version=run.best_model.version if run.best_model else None,
-        actions=run_actions(RunState(run.state)),
+        actions=run_actions(RunState(run.state), RoundState(current.state) if current else None),
     )
 
 
@@ -154,6 +154,17 @@ def updates_counted(round_: Round, states: Sequence[str]) -> wire.TrainingProgre
         phase=RoundState.TRAINING,
         progress=received / len(states),
         updates_received=received,
+    )
+
+
+def deadline_extended(round_: Round, seconds: float, reason: str) -> wire.TrainingProgress:
+    """Return by how many seconds the deadline of a round was extended; it names no device."""
+    return wire.TrainingProgress(
+        run_id=round_.run_id,
+        round=round_.number,
+        phase="deadline_extended",
+        duration_seconds=seconds,
+        reason=reason,
     )
 
 

@@ -4,7 +4,7 @@ Only use cases and `fl.coordination` call these. Locks are taken in one order: r
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import takewhile
 
@@ -31,7 +31,7 @@ from fl.lifecycle import (
 )
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.notifications import notify
-from fl.payloads import assignment_progress, run_status, run_status_from
+from fl.payloads import assignment_progress, deadline_extended, run_status, run_status_from
 from fl.prepared import Prepared, PreparedUpdate
 
 
@@ -144,6 +144,22 @@ def _facts(run: Run) -> RunFacts:
         failed_in_a_row=failed,
         stop_after_round=run.stop_after_round,
     )
+
+
+def extend_deadline(round_: Round, seconds: float, *, reason: str, now: datetime) -> None:
+    """Extend the deadline of a round that is training, and tell by how much.
+
+    One that has passed, and that no coordinator has seen yet, is extended from now on: what people are given is the
+    whole time that they asked for.
+
+    Raises:
+        LostRace: it is not training any more.
+    """
+    deadline_at = max(round_.deadline_at or now, now) + timedelta(seconds=seconds)
+    if not Round.objects.filter(pk=round_.pk, state=RoundState.TRAINING).update(deadline_at=deadline_at):
+        raise LostRace(f"round {round_.pk} is not training any more")
+    round_.deadline_at = deadline_at
+    events.record(round_.run.stream, deadline_extended(round_, seconds, reason), now)
 
 
 def end_round(round_: Round, state: RoundState, *, reason: str, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Use cases of runs: create, describe, start, pause, resume, stop."""
+"""Use cases of runs: create, describe, start, pause, resume, extend a round's deadline, stop."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,17 @@ from django.core.exceptions import ValidationError
 from edge.tasks import missing_support
 from fl import audit, events
 from fl.audit import Subject
-from fl.exceptions import InvalidRun, WrongMove
+from fl.exceptions import Conflict, Invalid, InvalidRun, WrongMove
 from fl.lifecycle import RoundState, RunState
 from fl.models import Run
 from fl.models.audit import Act
-from fl.rounds import end_round, lock_run, move_run, open_round_of, settle_run, tell_run
+from fl.rounds import end_round, extend_deadline, lock_run, move_run, open_round_of, settle_run, tell_run
 from fl.strategies import StepChoice, StrategyError, check_config, check_step, find_strategy, required_support
 from fl.tags import checked_tags
 from fl.tasks import digest_of_task, task_named
+
+MAX_EXTENSION_SECONDS = 86_400
+"""By how much a deadline is extended at once: a day. It may be extended again."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,37 @@ def _move(
         audit.note(act, Subject.of(locked), by=by, now=now)
         move_run(locked, state, now=now, reason=reason)
         settle_run(locked, now=now)
+        events.wake_coordinators()
+    return locked
+
+
+def extend_round(*, run: Run, seconds: float, now: datetime, by: User | None = None) -> Run:
+    """Extend the deadline of the round that is training, so that it still takes the updates of slow devices.
+
+    Its devices are not told: they train until they are told to stop, and the deadline is the coordinator's to see.
+
+    Raises:
+        Invalid: it is no time, or more than `MAX_EXTENSION_SECONDS`.
+        Conflict: no round of the run is training.
+    """
+    if not 0 < seconds <= MAX_EXTENSION_SECONDS:
+        raise Invalid(
+            f"a deadline is extended by more than 0 s and at most {MAX_EXTENSION_SECONDS} s, not by {seconds:g} s",
+            field="seconds",
+            action="where a day is not enough, extend it again",
+        )
+    with events.transaction():
+        locked = lock_run(run.pk)
+        current = open_round_of(locked)
+        if current is None or current.state != RoundState.TRAINING:
+            raise Conflict(
+                f"no round of run {run.label} is training",
+                action="a deadline is extended while the devices of a round train",
+            )
+        detail = f"round {current.number}, by {seconds:g} s"
+        audit.note(Act.RUN_EXTEND_DEADLINE, Subject.of(locked), by=by, now=now, detail=detail)
+        extend_deadline(current, seconds, reason=f"by {by.get_username()}" if by else "", now=now)
+        tell_run(locked, now)
         events.wake_coordinators()
     return locked
 

@@ -84,6 +84,25 @@ def series_of(lines: Sequence[RoundLine], *, started_at: datetime | None, most: 
     )
 
 
+def extremes_of(
+    values: Sequence[float | None], size: int
+) -> tuple[list[float | None], list[float | None], list[float | None]]:
+    """Return the least, the mean and the greatest of each so many values in a row; None where there are none.
+
+    They are for a chart, so six digits of each are enough.
+    """
+    columns = [[value for value in values[at : at + size] if value is not None] for at in range(0, len(values), size)]
+    return (
+        [_shortly(min(column)) if column else None for column in columns],
+        [_shortly(sum(value / len(column) for value in column)) if column else None for column in columns],
+        [_shortly(max(column)) if column else None for column in columns],
+    )
+
+
+def _shortly(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
 def value_of(line: RoundLine, name: str, on_devices: bool) -> float | None:
     """Return a metric of a round as the server measured it, or the devices' weighted mean; None where not finite."""
     if on_devices:

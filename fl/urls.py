@@ -31,6 +31,7 @@ urlpatterns = [
     path("runs/<int:run_id>/devices/", run_tabs.devices, name="run-devices"),
     path("runs/<int:run_id>/edit/", runs.edit_run, name="edit-run"),
     path("runs/<int:run_id>/events/", run_tabs.events, name="run-events"),
+    path("runs/<int:run_id>/extend-deadline/", runs.extend_deadline, name="extend-deadline"),
     path("runs/<int:run_id>/models/", run_tabs.models, name="run-models"),
     path("runs/<int:run_id>/rounds/", run_rounds.rounds, name="run-rounds"),
     path("runs/<int:run_id>/rounds/<int:number>/", run_rounds.round_, name="run-round"),

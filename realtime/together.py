@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from fl.outages import is_outage
 from realtime.database import THREADS, query
 from realtime.tasks import end
 
@@ -87,11 +88,17 @@ class Together(Generic[Question, Answer]):
                 asked.settle(None)
         if not wanted:
             return
-        answers: Sequence[Answer | Exception]
-        try:
-            answers = await query(self._answer, [asked.question for asked in wanted])
-        except Exception as error:
-            # The database could not be asked at all.
-            answers = [error] * len(wanted)
+        answers = await self._answers_to([asked.question for asked in wanted])
         for asked, answer in zip(wanted, answers, strict=True):
             asked.settle(answer)
+
+    async def _answers_to(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
+        """Return an answer to each; where the database refuses one of them, the others do not share its fate."""
+        try:
+            return await query(self._answer, questions)
+        except Exception as error:
+            if len(questions) == 1 or is_outage(error):
+                return [error] * len(questions)
+        # Its error ended the transaction of all, whoever's question it was: fewer are asked together each time.
+        half = len(questions) // 2
+        return [*await self._answers_to(questions[:half]), *await self._answers_to(questions[half:])]

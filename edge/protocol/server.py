@@ -58,7 +58,7 @@ class FlStatusUpdate(Payload, kw_only=True, frozen=True):
     model_version: int | None = None
     best_version: int | None = None
     actions: list[str] = []
-    """The moves that the state allows: start, pause, resume, stop_after_round, stop_now."""
+    """The moves that the state allows: start, pause, resume, extend_deadline, stop_after_round, stop_now."""
 
 
 class DeviceTick(msgspec.Struct, kw_only=True, frozen=True):
@@ -81,14 +81,15 @@ class TrainingProgress(Payload, kw_only=True, frozen=True):
     """One device's part of a round (durable, at a change of state), how a round goes, or what it has come to.
 
     Without an `assignment_id` it is of the whole round: a tick with the newest of the `devices` at work; a tick while
-    updates come in, whose `updates_received` only rises; and a durable event at its end (`round_completed`).
+    updates come in, whose `updates_received` only rises; and a durable event when its deadline is extended
+    (`deadline_extended`) and at its end (`round_completed`).
     """
 
     event: ClassVar[str] = "training_progress"
     run_id: int
     round: int
     phase: str
-    """State of the assignment; of a whole round `training` or `round_completed`."""
+    """State of the assignment; of a whole round `training`, `deadline_extended` or `round_completed`."""
     assignment_id: int | None = None
     device_id: int | None = None
     device_name: str | None = None
@@ -103,6 +104,7 @@ class TrainingProgress(Payload, kw_only=True, frozen=True):
     num_examples: int | None = None
     updates_received: int | None = None
     duration_seconds: float | None = None
+    """How long the round took; at `deadline_extended` by how much its deadline was extended."""
     reason: str = ""
     devices: list[DeviceTick] = []
     """In a tick: devices that were heard from within the last seconds, each with its newest."""
@@ -211,6 +213,7 @@ class Assignment(Payload, kw_only=True, frozen=True):
     update_url: str
     training: TrainingPlan
     deadline_at: datetime
+    """As it was when this was said. It may be extended, so a device works until it is told to stop (`cancel`)."""
     max_update_norm: float | None = None
 
 

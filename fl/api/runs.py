@@ -27,7 +27,7 @@ from fl.api.idempotency import Answer, once
 from fl.api.schema import COMMAND_PARAMETERS
 from fl.api.streaming import MEDIA_TYPE, send_weights
 from fl.exceptions import NotFound
-from fl.lifecycle import AssignmentState, RunState, run_actions
+from fl.lifecycle import AssignmentState, RoundState, RunState, run_actions
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.queries.run_list import tagged
 from fl.runs import RunPlan
@@ -59,7 +59,8 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         read_only_fields = fields
 
     def get_actions(self, run: Run) -> list[str]:
-        return run_actions(RunState(run.state))
+        round_state = vars(run)["round_state"]  # which `_runs` annotates
+        return run_actions(RunState(run.state), RoundState(round_state) if round_state else None)
 
 
 class StepSerializer(serializers.Serializer[Mapping[str, Any]]):
@@ -125,6 +126,12 @@ class StopSerializer(serializers.Serializer[Mapping[str, bool]]):
     """When a run stops: after the round that is training, or now."""
 
     after_round = serializers.BooleanField(default=False)
+
+
+class ExtensionSerializer(serializers.Serializer[Mapping[str, float]]):
+    """By how much a deadline is extended."""
+
+    seconds = serializers.FloatField(help_text=f"Above 0, at most {runs.MAX_EXTENSION_SECONDS}, which is a day.")
 
 
 class RoundSerializer(serializers.ModelSerializer[Round]):
@@ -278,6 +285,14 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
         """Let a paused run go on."""
         return self._steer(request, runs.resume_run)
 
+    @extend_schema(request=ExtensionSerializer, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
+    @action(detail=True, methods=["post"], url_path="extend-deadline", filterset_class=None)
+    def extend_deadline(self, request: Request, pk: int) -> Response:
+        """Extend the deadline of the round that is training; where it has just passed, from now on."""
+        wanted = ExtensionSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        return self._steer(request, partial(runs.extend_round, seconds=wanted.validated_data["seconds"]))
+
     @extend_schema(request=StopSerializer, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
     @action(detail=True, methods=["post"], filterset_class=None)
     def stop(self, request: Request, pk: int) -> Response:
@@ -361,6 +376,7 @@ def _runs(request: Request) -> QuerySet[Run]:
         .select_related("best_model", "created_by")
         .annotate(
             round=Subquery(newest_round.values("number")[:1]),
+            round_state=Subquery(newest_round.values("state")[:1]),
             model_version=Subquery(newest_model.values("version")[:1]),
         )
         .order_by("-pk")

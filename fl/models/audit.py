@@ -17,6 +17,7 @@ class Act(models.TextChoices):
     RUN_START = "run.start", _("Started a run")
     RUN_PAUSE = "run.pause", _("Paused a run")
     RUN_RESUME = "run.resume", _("Resumed a run")
+    RUN_EXTEND_DEADLINE = "run.extend_deadline", _("Extended a round's deadline")
     RUN_STOP = "run.stop", _("Stopped a run")
     RUN_DESCRIBE = "run.describe", _("Renamed, tagged or noted a run")
     TOKEN_ISSUE = "token.issue", _("Issued an enrolment token")

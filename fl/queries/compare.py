@@ -1,5 +1,6 @@
 """Several runs side by side: what their models measured, what differs in their settings, and who was left out."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from fl.metrics import SIGNS, measured
 from fl.models import GlobalModel, Round, Run
 from fl.queries.positions import Positions, positions_of
 from fl.queries.run_list import run_number
+from fl.series import MOST_POINTS, extremes_of
 from fl.snapshots import consistent_read, standings_of, with_newest
 from fl.visibility import Principal, runs_for
 
@@ -20,6 +22,8 @@ MOST = 6
 """How many runs one can tell apart by colour and dashes."""
 OFFERED = 30
 """How many of the newest other runs are offered to be added."""
+NEWEST = 100
+"""So many of a run's newest rounds are told one by one, however many runs there are."""
 
 
 @dataclass
@@ -50,9 +54,68 @@ class Curve:
         known = self._known(name)
         return known[-1] if known else None
 
-    def _known(self, name: str) -> "list[Point]":
+    def drawn(self, most: int) -> "DrawnCurve":
+        """Return it as scripts draw it, in at most so many columns, which are to be more than NEWEST."""
+        older = max(0, len(self.rounds) - NEWEST)
+        size = math.ceil(older / max(1, most - NEWEST)) if len(self.rounds) > most else 1
+        columns = {name: self._columns(name, older, size) for name in SIGNS}
+        ends = [min(start + size, older) - 1 for start in range(0, older, size)]
+        return DrawnCurve(
+            run_id=self.run_id,
+            started_at=self.started_at,
+            on_devices=self.on_devices,
+            first=[*self.rounds[:older:size], *self.rounds[older:]],
+            rounds=[*(self.rounds[end] for end in ends), *self.rounds[older:]],
+            seconds=[*(self.seconds[end] for end in ends), *self.seconds[older:]],
+            accuracy=columns["accuracy"][1],
+            loss=columns["loss"][1],
+            low={name: low for name, (low, _, _) in columns.items()},
+            high={name: high for name, (_, _, high) in columns.items()},
+            best={name: self.best(name) for name in SIGNS},
+            last={name: self.last(name) for name in SIGNS},
+        )
+
+    def _columns(self, name: str, older: int, size: int) -> "tuple[list[float | None], ...]":
+        """Return the least, the mean and the greatest; of columns that are one round only the mean, as it is."""
+        values = self._values(name)
+        if size == 1:
+            return [], values, []
+        low, mean, high = extremes_of(values[:older], size)
+        return low, [*mean, *values[older:]], high
+
+    def _values(self, name: str) -> list[float | None]:
         values: list[float | None] = getattr(self, name)
-        return [Point(value, number) for value, number in zip(values, self.rounds, strict=True) if value is not None]
+        return values
+
+    def _known(self, name: str) -> "list[Point]":
+        values = zip(self._values(name), self.rounds, strict=True)
+        return [Point(value, number) for value, number in values if value is not None]
+
+
+@dataclass(frozen=True)
+class DrawnCurve:
+    """A curve as scripts draw it: its newest rounds one by one, those before them, where they are many, in columns.
+
+    Attributes:
+        first, rounds: the first and the last round of each column; the same where a column is one round.
+        seconds: of each column's last round.
+        accuracy, loss: the mean of each column.
+        low, high: metric → the least and the greatest value of each column of several rounds; these columns come first.
+        best, last: metric → as `Curve` knows them.
+    """
+
+    run_id: int
+    started_at: datetime | None
+    on_devices: bool
+    first: list[int]
+    rounds: list[int]
+    seconds: list[float]
+    accuracy: list[float | None]
+    loss: list[float | None]
+    low: dict[str, list[float | None]]
+    high: dict[str, list[float | None]]
+    best: "dict[str, Point | None]"
+    last: "dict[str, Point | None]"
 
 
 @dataclass(frozen=True)
@@ -96,6 +159,10 @@ class Comparison:
     others: list[Run]
     """Newest first: what could be added."""
     positions: Positions
+
+    def drawn(self) -> list[DrawnCurve]:
+        """Return the curves as scripts draw them: all together not much more than a chart has pixels."""
+        return [each.curve.drawn(MOST_POINTS // len(self.runs)) for each in self.runs]
 
 
 def comparison(principal: Principal, wanted: Iterable[str]) -> Comparison:

@@ -1,5 +1,6 @@
 """Events as pages tell them."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ FEED_EVENTS = 160
 LINES_A_PAGE = 50
 EVENTS_FOR_A_PAGE = 3 * LINES_A_PAGE
 """How many events are read for a page: of those that read alike, one is told."""
-EVENTS_AT_ONCE = 500
-"""How many are read at once for an export."""
+EVENTS_AT_ONCE = 5000
+"""How many of the log are looked through by one query. What a filter wants is in no index, so that a query over all of
+the log would take the longer the fewer there are."""
+LOOKING_SECONDS = 0.5
+"""After so long no further query is begun for a page: it tells how far it came."""
 CHOICES = 50
 """How many of the newest runs, and of the devices by name, a form offers."""
 
@@ -65,6 +69,11 @@ class EventLine:
         return f"{self.event.stream_id}-{self.event.seq}"
 
     @property
+    def status(self) -> tuple[str, str] | None:
+        """Whose status it tells and how that reads, if it tells one."""
+        return feed.reading_of(self.event.event, msgspec.json.decode(self.event.data))
+
+    @property
     def frame(self) -> str:
         """The frame in which it was sent, its `epoch` aside."""
         return encode_frame(
@@ -103,6 +112,7 @@ class EventPage:
     Attributes:
         newer: the row after which newer ones are; None on the first page.
         older: the row before which older ones are; None on the last page.
+        reached: the moment of the newest event that was not looked at, where time ran out before the page was full.
         runs: the newest runs, to choose from: number → name.
         devices: names of devices, to choose from.
         positions: where the streams stand that are followed unasked.
@@ -111,6 +121,7 @@ class EventPage:
     lines: list[EventLine]
     newer: int | None
     older: int | None
+    reached: datetime | None
     runs: dict[int, str]
     devices: list[str]
     positions: Positions
@@ -122,16 +133,17 @@ def page_of_events(principal: Principal, wanted: EventFilter, place: Place) -> E
     A place that is none any more is the newest one.
     """
     with consistent_read():
-        lines, newer, older = _page_at(principal, wanted, place)
+        found = _page_at(principal, wanted, place)
         runs = dict(runs_for(principal).order_by("-pk").values_list("pk", "name")[:CHOICES])
         if wanted.run_id is not None:
             runs.setdefault(wanted.run_id, "")
         devices = Device.objects.order_by("name").values_list("name", flat=True)
         open_runs = runs_for(principal).filter(ended_at__isnull=True).only("pk")
         return EventPage(
-            lines=lines,
-            newer=newer,
-            older=older,
+            lines=found.lines,
+            newer=found.newer,
+            older=found.older,
+            reached=found.reached,
             runs=runs,
             devices=list(devices[:CHOICES]),
             positions=positions_of(principal, open_runs),
@@ -148,12 +160,21 @@ def all_events(principal: Principal, wanted: EventFilter) -> Iterator[EventLine]
 
 def _piece_by_piece(found: QuerySet[Event]) -> Iterator[Event]:
     # Each piece is a query of its own: no transaction, and no cursor of one thread, stays open while somebody reads.
-    newest = found.order_by("-pk").values_list("pk", flat=True).first() or 0
+    newest = _newest_below(None)
     reached = 0
-    while reached < newest:
-        events = list(found.filter(pk__gt=reached, pk__lte=newest).order_by("pk")[:EVENTS_AT_ONCE])
-        yield from events
-        reached = events[-1].pk if events else newest
+    while newest is not None and (first := _oldest_above(reached)) is not None and first.pk <= newest.pk:
+        reached = min(first.pk + EVENTS_AT_ONCE - 1, newest.pk)
+        yield from list(found.filter(pk__gte=first.pk, pk__lte=reached).order_by("pk"))
+
+
+def _newest_below(row: int | None) -> Event | None:
+    """Return the newest event of the log before a row, whatever it tells; only its row and its moment are known."""
+    below = Event.objects.all() if row is None else Event.objects.filter(pk__lt=row)
+    return below.order_by("-pk").only("timestamp").first()
+
+
+def _oldest_above(row: int) -> Event | None:
+    return Event.objects.filter(pk__gt=row).order_by("pk").only("timestamp").first()
 
 
 def device_named(text: str) -> int | None:
@@ -165,32 +186,83 @@ def device_named(text: str) -> int | None:
     return Device.objects.filter(name=text).values_list("pk", flat=True).first() or 0
 
 
-def _page_at(principal: Principal, wanted: EventFilter, place: Place) -> tuple[list[EventLine], int | None, int | None]:
-    """Return a page's lines, the row after which newer ones are, and that before which older ones are."""
+@dataclass(frozen=True)
+class _Found:
+    """Lines of a page, and where it stands, as `EventPage` tells it."""
+
+    lines: list[EventLine]
+    newer: int | None
+    older: int | None
+    reached: datetime | None = None
+
+
+def _page_at(principal: Principal, wanted: EventFilter, place: Place) -> _Found:
     found = matching(principal, wanted)
     if place.after is not None:
-        events = list(found.filter(pk__gt=place.after).order_by("pk")[:EVENTS_FOR_A_PAGE])
-        lines = _lines(events, wanted)
-        if len(lines) > LINES_A_PAGE or len(events) == EVENTS_FOR_A_PAGE:
-            lines = lines[-LINES_A_PAGE:]
-            newest, oldest = (lines[0].event, lines[-1].event) if lines else (events[-1], events[0])
-            return lines, newest.pk, oldest.pk
+        page = _page_after(found, wanted, place.after)
+        if page is not None:
+            return page
         # So few are newer that the first page has them.
         place = Place()
     first = _event_at(principal, place.at)
     before = place.before if first is None else first.pk + 1
-    if before is not None:
-        found = found.filter(pk__lt=before)
-    events = list(found.order_by("-pk")[:EVENTS_FOR_A_PAGE])
+    events, rest = _look_back(found, before)
     lines = _lines(events[::-1], wanted)
     if first is not None and not any(line.event.pk == first.pk for line in lines):
         lines.insert(0, _alone(first))
-    older = events[-1].pk if len(events) == EVENTS_FOR_A_PAGE else None
+    newer = None if before is None else before - 1
     if len(lines) > LINES_A_PAGE:
         lines = lines[:LINES_A_PAGE]
-        older = lines[-1].event.pk
-    newer = None if before is None else before - 1
-    return lines, newer, older
+        return _Found(lines, newer, older=lines[-1].event.pk)
+    if len(events) == EVENTS_FOR_A_PAGE:
+        return _Found(lines, newer, older=events[-1].pk)
+    return _Found(lines, newer, older=rest.pk + 1, reached=rest.timestamp) if rest else _Found(lines, newer, older=None)
+
+
+def _page_after(found: QuerySet[Event], wanted: EventFilter, after: int) -> _Found | None:
+    """Return the page that ends above a row; None where that is no full page, though all newer ones were looked at."""
+    events, reached = _look_forth(found, after)
+    lines = _lines(events, wanted)
+    if len(lines) > LINES_A_PAGE:
+        lines = lines[-LINES_A_PAGE:]
+        return _Found(lines, newer=lines[0].event.pk, older=after + 1)
+    if reached is None:
+        return None
+    return _Found(lines, newer=reached, older=after + 1)
+
+
+def _look_back(found: QuerySet[Event], before: int | None) -> tuple[list[Event], Event | None]:
+    """Return the newest events before a row, newest first, and the newest of the log that was not looked at, if any."""
+    deadline = time.monotonic() + LOOKING_SECONDS
+    events: list[Event] = []
+    top = _newest_below(before)
+    while top is not None:
+        lowest = top.pk - EVENTS_AT_ONCE + 1
+        piece = found.filter(pk__gte=lowest, pk__lte=top.pk).order_by("-pk")
+        events += piece[: EVENTS_FOR_A_PAGE - len(events)]
+        if len(events) == EVENTS_FOR_A_PAGE:
+            break
+        top = _newest_below(lowest) if lowest > 1 else None
+        if time.monotonic() >= deadline:
+            break
+    return events, top
+
+
+def _look_forth(found: QuerySet[Event], after: int) -> tuple[list[Event], int | None]:
+    """Return the oldest events after a row, oldest first, and the last row looked at; None where that is the newest."""
+    deadline = time.monotonic() + LOOKING_SECONDS
+    events: list[Event] = []
+    bottom = _oldest_above(after)
+    while bottom is not None:
+        last = bottom.pk + EVENTS_AT_ONCE - 1
+        piece = found.filter(pk__gte=bottom.pk, pk__lte=last).order_by("pk")
+        events += piece[: EVENTS_FOR_A_PAGE - len(events)]
+        if len(events) == EVENTS_FOR_A_PAGE:
+            return events, events[-1].pk
+        bottom = _oldest_above(last)
+        if bottom is not None and time.monotonic() >= deadline:
+            return events, last
+    return events, None
 
 
 def _event_at(principal: Principal, at: tuple[str, int] | None) -> Event | None:

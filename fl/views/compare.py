@@ -10,13 +10,13 @@ from django.views.decorators.http import require_GET
 
 from fl.access import needs, principal_of
 from fl.context import viewer_of
-from fl.queries.compare import MOST, ComparedRun, Comparison, comparison
+from fl.queries.compare import MOST, NEWEST, ComparedRun, Comparison, comparison
 from fl.roles import Role
 from fl.views.page import PageState, shown
 
 METRICS = ("accuracy", "loss")
-TABLE_ROUNDS = 100
-"""How many of the newest rounds the table shows."""
+TABLE_ROUNDS = NEWEST
+"""How many of the newest rounds the table shows; scripts know them one by one."""
 
 
 @require_GET
@@ -36,7 +36,7 @@ def compare(request: HttpRequest) -> HttpResponseBase:
         positions=found.positions,
         viewer=viewer_of(request),
         runs=tuple(each.status for each in found.runs),
-        curves=tuple(each.curve for each in found.runs),
+        curves=tuple(found.drawn()),
     )
     rounds = _rounds(found.runs)
     return shown(

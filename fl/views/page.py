@@ -17,7 +17,7 @@ from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl import feed
 from fl.context import Viewer
 from fl.exceptions import FlError
-from fl.queries.compare import Curve
+from fl.queries.compare import DrawnCurve
 from fl.queries.marks import Mark
 from fl.queries.positions import Positions
 from fl.queries.run_list import RunFigures
@@ -43,7 +43,7 @@ class PageState:
     earlier: Series | None = None
     """Of a very long run: the rounds before `rounds`, a few in each column."""
     figures: tuple[RunFigures, ...] = ()
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[DrawnCurve, ...] = ()
     now: datetime = field(default_factory=timezone.now)
     """The server's clock, from which the page counts down."""
 

@@ -23,12 +23,16 @@ def rounds_file(run: Run, kind: str, *, state: str = "") -> StreamingHttpRespons
     Args:
         kind: a key of `FORMATS`.
     """
+    return _file(rounds_text(run, kind, state=state), kind, f"{run.label}-rounds.{kind}")
+
+
+def rounds_text(run: Run, kind: str, *, state: str = "") -> Iterator[str]:
+    """Return the same as text, line by line."""
     lines = chain.from_iterable(queries.all_rounds(run, state=state))
-    name = f"{run.label}-rounds.{kind}"
     if kind == "json":
-        return _file(json_lines(lines), kind, name)
+        return json_lines(lines)
     metrics = queries.metric_names(run)
-    return _file(csv_lines(_round_header(metrics), (_round_row(line, metrics) for line in lines)), kind, name)
+    return csv_lines(_round_header(metrics), (_round_row(line, metrics) for line in lines))
 
 
 def assignments_file(run: Run, number: int, kind: str) -> StreamingHttpResponse:

@@ -26,7 +26,7 @@ from fl.queries.run_list import run_number
 from fl.roles import Role
 from fl.strategies import StrategyError
 from fl.tasks import task_named, task_names
-from fl.views.page import PageState, person_at, sentence_of, shown, way_back
+from fl.views.page import PageState, number_in, person_at, sentence_of, shown, way_back
 
 
 @never_cache
@@ -143,6 +143,15 @@ def command_run(request: HttpRequest, run_id: int, command: str) -> HttpResponse
     return _do(request, run_id, lambda found: use_case(run=found, now=timezone.now(), by=person_at(request)))
 
 
+@require_POST
+@needs(Role.OPERATOR)
+def extend_deadline(request: HttpRequest, run_id: int) -> HttpResponseBase:
+    """Extend the deadline of the round that is training, and go back to where the form was."""
+    seconds = number_in(request.POST.get("seconds")) or 0
+    by, now = person_at(request), timezone.now()
+    return _do(request, run_id, lambda found: runs.extend_round(run=found, seconds=seconds, now=now, by=by))
+
+
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @needs(Role.OPERATOR)
@@ -165,6 +174,6 @@ def _do(request: HttpRequest, run_id: int, use_case: Callable[[Run], Run]) -> Ht
         use_case(queries.visible_run(principal_of(request), run_id))
     except NotFound as error:
         raise Http404(error.message) from error
-    except Conflict as error:
+    except (Conflict, Invalid) as error:
         messages.error(request, sentence_of(error))
     return redirect(way_back(request, reverse("run", args=[run_id])))

@@ -14,14 +14,17 @@ const DOTS_UP_TO = 80;
 // A custom property with light-dark() in it is only resolved where a colour is asked for.
 const probe = document.createElement("span");
 probe.hidden = true;
+probe.style.forcedColorAdjust = "none"; // a canvas shows curves apart by colour, whoever chooses the page's
 
 /** Return a colour of the tokens as the page shows it now. */
 export function colour(name, alpha = 1) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(${name})`;
-  const resolved = getComputedStyle(probe).color;
-  return alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
+  return thinned(getComputedStyle(probe).color, alpha);
 }
+
+/** Return a colour, as the browser tells it, with so much of it left. */
+export const thinned = (resolved, alpha) => (alpha === 1 ? resolved : resolved.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`));
 
 /**
  * Make a plot. Its data are [x, measured, smoothed, low, high, baseline].
@@ -79,9 +82,9 @@ function shortly(name, value) {
   return name === "accuracy" ? `${plain(Math.round(value * 1000) / 10)} %` : text === "0" && value ? value.toExponential(0) : text;
 }
 
-const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
+export const xRange = (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)];
 
-function yRange(name) {
+export function yRange(name) {
   return (_, min, max) => {
     if (min === null || max === null) return [0, 1];
     const room = Math.max((max - min) * 0.08, 0.01);

@@ -61,9 +61,16 @@ export function syncList(list, template, items, keyOf, fill) {
     }
     fill(row, item);
     if (row === next) next = next.nextElementSibling;
-    else list.insertBefore(row, next);
+    else move(list, row, next);
   }
   for (const row of rows.values()) row.remove();
+}
+
+/** Move a row, and with it the focus, which a browser takes from what is moved. */
+export function move(list, row, next) {
+  const focused = row.contains(document.activeElement) ? document.activeElement : null;
+  list.insertBefore(row, next);
+  focused?.focus({ preventScroll: true });
 }
 
 /**

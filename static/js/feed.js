@@ -59,5 +59,17 @@ export function fold(told) {
   return folded;
 }
 
-/** Return what of a run's status the feed tells apart: two that read alike are told once. */
-export const readingOf = (words, data) => `${findKey(words, "fl_status_update", data)} ${data.round}`;
+/** Return whose status an event tells and how it reads, or null; of those in a row that read alike the first is told. */
+export function readingOf(words, event, data) {
+  const key = findKey(words, event, data);
+  if (event === "fl_status_update") return [`run:${data.run_id}`, `${key} ${data.round ?? ""}`];
+  return event === "device_status" ? [`device:${data.device_id}`, key] : null;
+}
+
+/** Take in an event's reading; say whether it reads like the one before. */
+export function readsAsBefore(readings, words, event, data) {
+  const [whose, reading] = readingOf(words, event, data) ?? [];
+  const isOld = whose !== undefined && readings.get(whose) === reading;
+  if (whose !== undefined) readings.set(whose, reading);
+  return isOld;
+}

@@ -23,6 +23,7 @@ const PARTS = {
   figures: () => import("./parts/figures.js"),
   guide: () => import("./parts/guide.js"),
   header: () => import("./parts/header.js"),
+  health: () => import("./parts/health.js"),
   "heat-map": () => import("./parts/heat-map.js"),
   inspector: () => import("./parts/inspector.js"),
   keys: () => import("./parts/keys.js"),

@@ -1,6 +1,7 @@
 // What the server makes anew: parts of a page marked `data-fresh` are read again, at most once in a while. Rows with a
 // `data-key` that read alike stay the same elements; what is open stays open, and the focus stays where it was.
 
+import { move } from "./dom.js";
 import { localizeTimes } from "./times.js";
 
 const FOCUSABLE = "a, button, summary, [tabindex]";
@@ -15,10 +16,11 @@ export class Reader {
    * @param {object} options
    * @param {number} [options.every] the least time between two readings, in ms
    * @param {() => void} [options.onRead] is called when the parts are new
+   * @param {(answer: Response) => void} [options.onRefused] is called when the server answers, and not with the page
    * @param {() => boolean} [options.waits] says whether somebody reads here, so that nothing may move
    */
-  constructor(root, { every = 3000, onRead = () => {}, waits = () => false } = {}) {
-    Object.assign(this, { root, every, onRead, waits });
+  constructor(root, { every = 3000, onRead = () => {}, onRefused = () => {}, waits = () => false } = {}) {
+    Object.assign(this, { root, every, onRead, onRefused, waits });
   }
 
   /** Read again as soon as may be. */
@@ -29,11 +31,13 @@ export class Reader {
   }
 
   #due() {
-    this.#timer = null;
     // Nobody looks, or somebody reads: what there is then is read when that ends.
     if (document.visibilityState === "hidden") {
-      document.addEventListener("visibilitychange", () => this.ask(), { once: true });
-    } else if (this.waits()) {
+      document.addEventListener("visibilitychange", () => this.#due(), { once: true });
+      return;
+    }
+    this.#timer = null;
+    if (this.waits()) {
       this.#last = performance.now();
       this.ask();
     } else {
@@ -46,7 +50,11 @@ export class Reader {
     try {
       const answer = await fetch(location.href, { credentials: "same-origin" });
       // Led elsewhere, to the login: the socket ends as well, and says so.
-      if (!answer.ok || answer.redirected) return;
+      if (answer.redirected) return;
+      if (!answer.ok) {
+        this.onRefused(answer);
+        return;
+      }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of this.root.querySelectorAll("[data-fresh]")) {
         const newer = fresh.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
@@ -83,13 +91,6 @@ function renewRows(list, newer) {
     else move(list, row, next);
   }
   for (const row of rows.values()) row.remove();
-}
-
-/** Move a row, and with it the focus, which a browser takes from what is moved. */
-function move(list, row, next) {
-  const focused = row.contains(document.activeElement) ? document.activeElement : null;
-  list.insertBefore(row, next);
-  focused?.focus({ preventScroll: true });
 }
 
 function renewRow(row, fresh) {

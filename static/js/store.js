@@ -2,7 +2,7 @@
 // those once an animation frame. Everything here is a state told by the server; nothing is made up in between.
 
 import { addPoint, headlineOf, measuredOf } from "./compared.js";
-import { readingOf, tell } from "./feed.js";
+import { readingOf, readsAsBefore, tell } from "./feed.js";
 import { gettext } from "./texts.js";
 import { takeSnapshot, takeWork, workOf } from "./work.js";
 
@@ -43,7 +43,8 @@ export class Store {
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
-    this.#readings = new Map(state.runs.map((status) => [status.run_id, readingOf(this.words, status)]));
+    const readings = (event, statuses) => statuses.map((status) => readingOf(this.words, event, status));
+    this.#readings = new Map([...readings("fl_status_update", state.runs), ...readings("device_status", state.devices)]);
     this.#touch("runs", "rounds", "progress", "devices", "work", "feed", "figures", "curves");
   }
 
@@ -84,11 +85,7 @@ export class Store {
     const line = tell(this.words, event, data);
     const key = `${stream}#${seq}`;
     if (!line || this.told.some((other) => other.key === key)) return;
-    if (event === "fl_status_update") {
-      const reading = readingOf(this.words, data);
-      if (this.#readings.get(data.run_id) === reading) return;
-      this.#readings.set(data.run_id, reading);
-    }
+    if (readsAsBefore(this.#readings, this.words, event, data)) return;
     this.told.unshift({ ...line, key, stream, seq, timestamp });
     this.told.length = Math.min(this.told.length, FEED_LINES);
     this.#touch("feed");

@@ -28,6 +28,8 @@
     apply();
     root.dispatchEvent(new Event("shade"));
   });
+  // Paper has colours of its own, in which canvases are drawn anew.
+  matchMedia("print").addEventListener("change", () => root.dispatchEvent(new Event("shade")));
   window.addEventListener("storage", apply);
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.querySelector("[data-theme-switch]");

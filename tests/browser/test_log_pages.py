@@ -16,6 +16,24 @@ for title in {titles!r}:
     with events.transaction():
         events.record("system", ErrorNotification(code="x", title=title, severity={severity!r}), timezone.now())
 """
+ONLINE = """
+from django.utils import timezone
+from edge.protocol.server import DeviceStatus
+from fl import events
+status = DeviceStatus(device_id=4711, name={name!r}, state="active", presence="online")
+with events.transaction():
+    events.record("system", status, timezone.now())
+"""
+ANOTHER_PROCESS = """
+from datetime import timedelta
+from django.utils import timezone
+from realtime.models import ServerProcess
+now = timezone.now()
+until = now + timedelta(hours=1)
+ServerProcess.objects.create(
+    instance="another", started_at=now, heard_at=now, lease_until=until, connections={"admin": 4711}
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +49,20 @@ def quiet(tmp_path_factory):
 
 def record(world, titles, severity="error"):
     world.server.manage("shell", "-v0", "-c", RECORD.format(titles=titles, severity=severity))
+
+
+def say_online(world, name):
+    world.server.manage("shell", "-v0", "-c", ONLINE.format(name=name))
+
+
+def say_that_another_process_lives(world):
+    world.server.manage("shell", "-v0", "-c", ANOTHER_PROCESS)
+
+
+def rename_table(world, name, other):
+    """Take from the server what it measures by, or give it back."""
+    code = f"from django.db import connection\nconnection.cursor().execute('ALTER TABLE {name} RENAME TO {other}')"
+    world.server.manage("shell", "-v0", "-c", code)
 
 
 def first_titles(page, count):
@@ -69,6 +101,52 @@ def test_new_events_are_announced_and_shown_when_they_are_asked_for(quiet, open_
     assert page.page.locator("[data-list=events] details[open]").count() == 1
     page.page.wait_for_selector("[data-show]", state="hidden")
     assert page.faults == []
+
+
+def test_a_device_that_is_renamed_is_not_announced_as_online_again(quiet, open_page):
+    say_online(quiet, "clinic")
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/events/")
+    page.wait_until_live()
+
+    say_online(quiet, "the clinic")
+    record(quiet, ["an error after it"])
+    page.wait_for("document.querySelector('[data-show]').textContent === '1 new event: show'")
+    page.page.click("[data-show]")
+    page.page.wait_for_selector("[data-show]", state="hidden")
+
+    assert first_titles(page, 2) == ["an error after it", "clinic is online"]
+
+
+def test_health_is_measured_again_when_the_socket_brings_something_and_keeps_the_focus(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/health/")
+    page.wait_until_live()
+    page.page.focus("main .page-head a")
+
+    say_that_another_process_lives(quiet)
+    record(quiet, ["something"])
+
+    page.wait_for("document.querySelector('[data-fresh=sockets]').textContent.includes('4,711 open')")
+    page.wait_for("document.querySelector('[data-fresh=processes] tbody').textContent.includes('4,711')")
+    assert page.page.evaluate("document.activeElement.textContent.trim()") == "Measure again"
+    assert page.faults == []
+
+
+def test_health_says_that_it_could_not_be_measured_until_it_could(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/health/")
+    page.wait_until_live()
+
+    rename_table(quiet, "realtime_serverprocess", "taken_away")
+    record(quiet, ["something"])
+    page.page.wait_for_selector("[data-field=trouble]:not([hidden])")
+    said = page.text("[data-field=trouble]")
+    rename_table(quiet, "taken_away", "realtime_serverprocess")
+    page.page.wait_for_selector("[data-field=trouble]", state="hidden")
+
+    assert said == "Nothing could be measured since then: the server answered 500 Internal Server Error."
+    assert {fault for fault in page.faults if "500" not in fault} == set()
 
 
 def test_a_page_of_older_events_announces_nothing(quiet, open_page):

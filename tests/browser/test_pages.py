@@ -92,6 +92,27 @@ def test_every_page_fits_a_phone_in_light_and_dark_without_faults(quiet, open_pa
         assert page.foreign == []
 
 
+def test_every_page_fits_a_phone_in_german_too(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url, locale="de-DE", viewport={"width": 320, "height": 640}))
+    for path in PATHS:
+        page.page.goto(quiet.url + path)
+        assert page.page.evaluate("document.documentElement.lang") == "de", path
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 320, path
+    assert page.faults == []
+
+
+def test_a_language_is_chosen_at_the_foot_of_the_page_and_remembered_without_scripts(quiet, open_page):
+    page = open_page(quiet.url, java_script_enabled=False)
+    page.page.goto(f"{quiet.url}/login/")
+
+    page.page.click(".foot button:text('Deutsch')")
+
+    assert page.text("main h1") == "Anmelden"
+    page.page.goto(f"{quiet.url}/sign-in/")
+    assert page.text("main h1") == "Mit einem Code anmelden"
+    assert page.text(".foot [aria-current]") == "Deutsch"
+
+
 def test_the_switch_changes_light_and_dark_and_is_remembered(quiet, open_page):
     page = signed_in(quiet, open_page(quiet.url, color_scheme="light"))
 
@@ -134,6 +155,39 @@ def test_stopping_asks_in_a_dialog_and_says_stopped_only_when_it_is(world, open_
     assert page.text("[data-part=header] [data-word] >> nth=0") == "Stopped"
     assert "stopped by operator" in page.text("[data-part=header]")
     assert world.query("[r.state for r in Run.objects.all()]") == ["stopped"]
+    assert page.faults == []
+
+
+START_A_LONG_ROUND = """
+from django.utils import timezone
+from fl import runs
+now = timezone.now()
+plan = runs.RunPlan(name="long", task="linear", rounds=1, cohort_size=1, local_epochs=5_000_000, deadline_seconds=600)
+runs.start_run(run=runs.create_run(plan=plan, created_by=None, now=now), now=now)
+"""
+_SECONDS_LEFT = """(() => {
+  const told = document.querySelector("[data-field=deadline]").textContent;
+  const [, minutes, seconds] = /(\\d+):(\\d+) to/.exec(told) ?? [];
+  return 60 * Number(minutes) + Number(seconds);
+})()"""
+
+
+def test_a_deadline_is_extended_and_counts_down_anew_once_the_server_said_so(world, open_page):
+    world.start_fleet(world.prepare(1)["tokens"], task="linear")
+    world.server.manage("shell", "-v0", "-c", START_A_LONG_ROUND)
+    page = signed_in(world, open_page(world.url), "operator")
+    page.wait_until_live()
+    button = "[data-command=extend-deadline]:not([hidden]) button"
+    page.page.wait_for_selector(button)
+    left = page.wait_for(_SECONDS_LEFT)
+    before = world.query("[r.deadline_at.timestamp() for r in Round.objects.all()]")
+
+    page.page.click(button)
+    page.wait_for(f"{_SECONDS_LEFT} > {left}")
+
+    assert world.query("[r.deadline_at.timestamp() for r in Round.objects.all()]") == [before[0] + 60]
+    page.wait_for("document.querySelector('[data-command=extend-deadline]').innerText === 'Extend by 1 min'")
+    page.wait_for("document.querySelector('[data-list=feed]').innerText.includes('deadline extended by 1 min 0 s')")
     assert page.faults == []
 
 

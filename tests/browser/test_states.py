@@ -2,16 +2,12 @@
 
 import json
 import signal
-from pathlib import Path
 
-import axe_playwright_python
 import pytest
 
 from tests.browser.conftest import World
+from tests.browser.measures import SIZES, too_wide_at, violations
 
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
-SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 STATES = ("live", "waiting", "paused", "failed", "completed", "offline")
 PREPARE_RUNS = """
 import json
@@ -96,28 +92,6 @@ def visitor(chromium):
     return visit
 
 
-def violations(page):
-    """Return what axe finds on a page, a line for each element."""
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("(rules) => axe.run(document, { runOnly: rules }).then((done) => done.violations)", RULES)
-    return [f"{each['id']}: {node['html']} {node['failureSummary']}" for each in found for node in each["nodes"]]
-
-
-def too_wide_at(page, width):
-    """Return what makes a page wider than a window of this width; nothing where it fits."""
-    page.set_viewport_size({"width": width, "height": 800})
-    for _ in range(20):  # curves follow the window a moment later
-        if not (found := page.evaluate(_TOO_WIDE, width)):
-            break
-        page.wait_for_timeout(100)
-    return found
-
-
-_TOO_WIDE = """(width) => document.documentElement.scrollWidth <= width ? [] : [...document.querySelectorAll('body *')]
-  .filter((e) => e.getBoundingClientRect().right > width + 1 && !e.closest('.scroll, .unseen'))
-  .map((e) => e.outerHTML.slice(0, 150))"""
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", STATES)
@@ -145,6 +119,22 @@ def test_the_first_page_of_a_new_server_keeps_nobody_out(bare, visitor, scheme, 
 
     assert found == []
     assert too_wide_at(page, 320) == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_before_signing_in_keep_nobody_out(bare, chromium, scheme, size):
+    world, _ = bare
+    page = chromium.new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
+
+    found = {}
+    for path in ("/login/", "/sign-in/", "/nothing/"):
+        page.goto(world.url + path)
+        found[path] = violations(page) + too_wide_at(page, 320)
+        page.set_viewport_size(SIZES[size])
+
+    assert {path: lines for path, lines in found.items() if lines} == {}
     page.context.close()
 
 

@@ -1,6 +1,5 @@
 """The command line, as a process: what it says, what it sends before it trusts, and the exit code of each cause."""
 
-import ctypes
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import pytest
 from edge.protocol.enrollment import TokenText
 from edge.store import Home
 from tests.edge.little_server import PATIENCE_SECONDS, PLAN, LittleServer
+from tests.services.programs import signal_another_thread
 
 ROOT = Path(__file__).parent.parent.parent
 LOOPBACK_WITHOUT_A_SERVER = "http://127.0.0.1:9"
@@ -294,10 +294,7 @@ def test_a_device_ends_whichever_of_its_threads_is_given_the_signal(server, tmp_
     device = running("run", "--home", tmp_path, "--task", "linear")
     device.wait_for("connected")
 
-    # As happens to a process that was suspended and is told to end as it goes on.
-    main = device.process.pid
-    other = max(int(task.name) for task in Path(f"/proc/{main}/task").iterdir() if int(task.name) != main)
-    assert ctypes.CDLL(None).tgkill(main, other, signal.SIGTERM) == 0
+    signal_another_thread(device.process.pid, signal.SIGTERM)
 
     assert device.process.wait(PATIENCE_SECONDS) == 0
 

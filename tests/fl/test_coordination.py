@@ -338,6 +338,26 @@ def test_an_update_that_arrives_while_the_deadline_passes_saves_the_round():
     assert list(versions(run)) == [0, 1]
 
 
+@pytest.mark.parametrize("updates", [1, 2], ids=["would fail", "would close"])
+@pytest.mark.django_db(transaction=True)
+def test_a_round_whose_deadline_is_extended_while_it_passes_goes_on(updates):
+    senders = fleet(3)
+    run = started_run(cohort_size=3, quorum=2)
+    step(run)
+    for sender in senders[:updates]:
+        sender.send()
+
+    with events.transaction():
+        runs.extend_round(run=run, seconds=30, now=at(59))
+        # The other coordinator sees the deadline of before, which has passed.
+        other = Call(lambda: step(run, at(60)))
+        other.held_up()
+
+    assert other.result() is False
+    assert (current_round(run).state, current_round(run).deadline_at) == ("training", at(90))
+    assert senders[2].send(now=at(80)).state == "accepted"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_coordinators_select_one_cohort():
     fleet(2)

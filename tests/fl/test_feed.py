@@ -59,7 +59,7 @@ def payloads():
     )
     yield server.FlStatusUpdate(**{**STATUS, "round": None, "reason": ""}, state="running", round_state=None)
     yield server.FlStatusUpdate(**{**STATUS, "reason": ""}, state="running", round_state="pending")
-    phases = [*AssignmentState, "round_completed"]
+    phases = [*AssignmentState, "deadline_extended", "round_completed"]
     yield from (server.TrainingProgress(**PROGRESS, phase=phase) for phase in phases)
     yield server.TrainingProgress(run_id=1, round=3, phase="accepted", device_name="clinic")
     yield server.TrainingProgress(run_id=1, round=3, phase="round_completed", metrics={"accuracy": None, "loss": None})
@@ -131,6 +131,12 @@ def test_the_scripts_tell_every_event_as_the_server_does(in_the_browser):
     assert [each["line"] for each in in_the_browser["lines"]] == here
 
 
+def test_the_scripts_take_for_news_what_the_server_does(in_the_browser):
+    here = [feed.reading_of(payload.event, json.loads(server.encode_payload(payload))) for payload in payloads()]
+
+    assert [each["reading"] and tuple(each["reading"]) for each in in_the_browser["lines"]] == here
+
+
 @pytest.mark.usefixtures("speaking")
 def test_the_scripts_write_numbers_as_the_server_does(in_the_browser):
     here = {name: [feed.FORMATS[name](value) for value in values] for name, values in NUMBERS.items()}
@@ -188,6 +194,39 @@ def test_a_status_that_says_nothing_new_is_told_once():
     assert [line.title for line in told] == ["Round 3 started"]
 
 
+def test_of_a_device_only_changes_of_presence_and_state_are_told():
+    online = server.DeviceStatus(**DEVICE, state="active", presence="online")
+    statuses = [
+        online,
+        msgspec.structs.replace(online, name="the clinic"),
+        msgspec.structs.replace(online, device_id=8, name="another"),
+        msgspec.structs.replace(online, edge_version="0.2.0"),
+        msgspec.structs.replace(online, presence="offline", reason=""),
+        msgspec.structs.replace(online, presence="offline", reason="", name="clinic"),
+        online,
+        msgspec.structs.replace(online, state="suspended"),
+    ]
+
+    told = feed.tell([logged(payload, seq) for seq, payload in enumerate(statuses, start=1)])
+
+    assert [line.title for line in told[::-1]] == [
+        "clinic is online",
+        "another is online",
+        "clinic is offline",
+        "clinic is online",
+        "clinic is suspended",
+    ]
+
+
+def test_it_is_told_by_how_much_a_deadline_was_extended_and_by_whom():
+    extended = server.TrainingProgress(
+        run_id=1, round=3, phase="deadline_extended", duration_seconds=60.0, reason="by ada"
+    )
+
+    (told,) = told_alone(extended)
+    assert (told.title, told.detail) == ("Round 3: deadline extended by 1 min 0 s", "by ada")
+
+
 def error(seq, **changes):
     return logged(server.ErrorNotification(**{**ERROR, "severity": "error", **changes}), seq)
 
@@ -203,6 +242,6 @@ def test_equal_troubles_that_follow_each_other_are_one_line_with_their_number():
 
 
 def test_good_news_are_told_each_however_alike():
-    online = server.DeviceStatus(**DEVICE, state="active", presence="online")
+    news = server.ErrorNotification(**{**ERROR, "severity": "info"})
 
-    assert [line.count for line in feed.tell([logged(online, 1), logged(online, 2)])] == [1, 1]
+    assert [line.count for line in feed.tell([logged(news, 1), logged(news, 2)])] == [1, 1]

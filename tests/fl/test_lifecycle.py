@@ -304,3 +304,13 @@ def test_a_run_offers_the_actions_that_its_moves_allow(state):
 
     assert run_actions(state) == ACTIONS[state]
     assert {becomes[action] for action in run_actions(state)} <= RUN_MOVES[state]
+
+
+@pytest.mark.parametrize("round_state", [None, *RoundState])
+@pytest.mark.parametrize("state", RunState)
+def test_a_deadline_can_be_extended_while_a_round_of_an_open_run_trains_and_never_else(state, round_state):
+    actions = run_actions(state, round_state)
+
+    can_be = state in (RunState.RUNNING, RunState.PAUSED) and round_state is RoundState.TRAINING
+    assert ("extend_deadline" in actions) == can_be
+    assert [action for action in actions if action != "extend_deadline"] == ACTIONS[state]

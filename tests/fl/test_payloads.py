@@ -10,6 +10,7 @@ from fl.models import Device, Run, Update
 from fl.payloads import (
     assignment_message,
     assignment_progress,
+    deadline_extended,
     device_status,
     model_completed,
     round_completed,
@@ -169,6 +170,7 @@ def test_every_payload_reads_back_as_it_was_said(world):
         progress_of(senders[0]),
         model_completed(newest_model(run)),
         round_completed(run.round_set.get(number=1), newest_model(run), ["accepted", "rejected", "failed"]),
+        deadline_extended(run.round_set.get(number=2), 60.0, "by ada"),
     ]
 
     for payload in said:

@@ -9,7 +9,7 @@ from torch import nn
 
 from edge.tasks import TASKS, DataSource, Examples, OwnLoopTask
 from fl import runs
-from fl.exceptions import Invalid, InvalidRun, TaskUnavailable, WrongMove
+from fl.exceptions import Conflict, Invalid, InvalidRun, TaskUnavailable, WrongMove
 from fl.lifecycle import RunState
 from fl.models import Assignment, Event, Round, Run, Stream
 from fl.rounds import newest_model, open_round_of
@@ -276,6 +276,124 @@ def test_the_last_round_of_a_paused_run_completes_it():
 
     run.refresh_from_db()
     assert run.state == "completed"
+
+
+# ── extending a deadline ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_extended_round_takes_the_update_that_would_have_come_too_late():
+    early, late = fleet(2)
+    run = started_run(rounds=1)
+    step(run)
+    early.send()
+
+    runs.extend_round(run=run, seconds=30, now=at(59))
+
+    assert not step(run, at(60))
+    assert late.send(now=at(89)).state == "accepted"
+    assert step(run, at(89))
+    run.refresh_from_db()
+    assert run.state == "completed"
+    assert set(Assignment.objects.values_list("state", flat=True)) == {"accepted"}
+
+
+def test_the_new_deadline_is_one_like_the_first():
+    early, _ = fleet(2)
+    run = started_run()
+    step(run)
+    early.send()
+
+    runs.extend_round(run=run, seconds=30, now=at(1))
+    runs.extend_round(run=run, seconds=0.5, now=at(2))
+
+    assert not step(run, at(90))
+    assert step(run, at(90.5))
+    assert run.round_set.get(number=1).reason == "deadline passed with 1 of 2 updates"
+
+
+def test_a_deadline_that_has_passed_unseen_is_extended_from_now_on():
+    fleet(2)
+    run = started_run()
+    step(run)
+
+    runs.extend_round(run=run, seconds=30, now=at(1000))
+
+    assert current_round(run).deadline_at == at(1030)
+    assert not step(run, at(1029))
+
+
+def test_everybody_is_told_the_new_deadline_and_who_extended_it():
+    ada = person("ada", "operator")
+    fleet(2)
+    run = started_run()
+    step(run)
+
+    runs.extend_round(run=run, seconds=30, now=at(1), by=ada)
+
+    (extended,) = told(run.stream, "training_progress")
+    assert (extended["phase"], extended["round"]) == ("deadline_extended", 1)
+    assert (extended["duration_seconds"], extended["reason"]) == (30, "by ada")
+    before, after = told(run.stream, "fl_status_update")[-2:]
+    assert (before["deadline_at"], after["deadline_at"]) == ("2030-01-01T12:01:00Z", "2030-01-01T12:01:30Z")
+    assert after["actions"] == ["pause", "extend_deadline", "stop_after_round", "stop_now"]
+
+
+def test_the_open_round_of_a_paused_run_is_extended_too():
+    fleet(2)
+    run = started_run()
+    step(run)
+    runs.pause_run(run=run, now=at(1))
+
+    runs.extend_round(run=run, seconds=30, now=at(2))
+
+    assert current_round(run).deadline_at == at(90)
+
+
+def before_it_has_devices():
+    return started_run()
+
+
+def after_its_last_round():
+    senders = fleet(2)
+    run = started_run(rounds=1)
+    step(run)
+    for sender in senders:
+        sender.send()
+    step(run)
+    return run
+
+
+def while_it_aggregates():
+    fleet(2)
+    run = started_run()
+    step(run)
+    Round.objects.update(state="aggregating")
+    return run
+
+
+@pytest.mark.parametrize("make", [create, before_it_has_devices, while_it_aggregates, after_its_last_round])
+def test_only_a_round_that_is_training_is_extended(make):
+    run = make()
+    deadlines, heard = list(Round.objects.values_list("deadline_at")), Event.objects.count()
+
+    with pytest.raises(Conflict, match=f"no round of run {run.label} is training"):
+        runs.extend_round(run=run, seconds=30, now=at(1))
+
+    assert list(Round.objects.values_list("deadline_at")) == deadlines
+    assert Event.objects.count() == heard
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, runs.MAX_EXTENSION_SECONDS + 1])
+def test_an_extension_is_some_time_and_at_most_a_day(seconds):
+    fleet(2)
+    run = started_run()
+    step(run)
+
+    with pytest.raises(Invalid, match="more than 0 s and at most 86400 s") as refusal:
+        runs.extend_round(run=run, seconds=seconds, now=at(1))
+
+    assert refusal.value.field == "seconds"
+    assert current_round(run).deadline_at == at(60)
 
 
 # ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

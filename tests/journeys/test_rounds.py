@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from tests.journeys.house import name_of
@@ -37,6 +38,26 @@ def test_a_round_goes_on_without_a_lost_device_which_takes_part_again_when_it_is
     shared.wait_for_run(run)
     assert set(states(shared, run, 2).values()) == {"accepted"}
     assert len(states(shared, run, 2)) == 3
+
+
+def test_a_device_that_would_come_too_late_counts_where_the_deadline_is_extended(shared):
+    hold = shared.folder / "hold-slow"
+    hold.touch()
+    shared.device(3, JOURNEY_HOLD=str(hold))
+    shared.wait_until_online(1, 2, 3)
+
+    # Without all three the round would fail at its deadline.
+    run = shared.start_run(cohort_size=3, quorum=3, rounds=1, deadline_seconds=8.0)
+    shared.wait_for_assignment(run, 1, 3, "training")
+    (first,) = shared.rounds(run)
+    answer = shared.post(f"/api/v1/runs/{run}/extend-deadline/", {"seconds": 600})
+    assert "extend_deadline" in answer["actions"]
+    wait_for("the first deadline passes", lambda: f"{datetime.now(UTC):%F %T.%f}" > first["deadline_at"])
+    hold.unlink()
+
+    shared.wait_for_run(run)
+    assert set(states(shared, run, 1).values()) == {"accepted"}
+    assert shared.rounds(run)[0]["closed_at"] > first["deadline_at"]
 
 
 def test_a_late_update_keeps_its_manifest_only(shared):

@@ -6,8 +6,10 @@ import { test } from "node:test";
 import { Store } from "../../static/js/store.js";
 
 const WORDS = {
-  keys: { fl_status_update: ["state", "round_state"], training_progress: ["phase"] },
+  keys: { fl_status_update: ["state", "round_state"], training_progress: ["phase"], device_status: ["state", "presence"] },
   lines: {
+    "device_status.active.online": { title: "{name} is online", detail: [], tone: "good", icon: "cpu" },
+    "device_status.active.offline": { title: "{name} is offline", detail: [], tone: "off", icon: "wifi-off" },
     "fl_status_update.running.training": { title: "Round {round} started", detail: ["{selected:int} devices"], tone: "plain", icon: "play" },
     "fl_status_update.running.aggregating": null,
     "training_progress.accepted": { title: "{device_name} sent its update", detail: [], tone: "good", icon: "check" },
@@ -214,6 +216,20 @@ test("the feed forgets its oldest lines, and a thousand ticks are one part", () 
   assert.equal(store.progress.get(9).progress, 0.999);
 });
 
+test("of a device only changes of presence and state are told, from what the page began with", () => {
+  const device = { device_id: 7, name: "clinic", state: "active", presence: "online" };
+  const store = storeOf({ devices: [device] });
+
+  store.apply(durable("device_status", { ...device, name: "the clinic" }, 1, "system"));
+  assert.equal(store.devices.get(7).name, "the clinic");
+  store.apply(durable("device_status", { ...device, device_id: 8, name: "another" }, 2, "system"));
+  store.apply(durable("device_status", { ...device, presence: "offline" }, 3, "system"));
+  store.apply(durable("device_status", { ...device, presence: "offline", name: "renamed" }, 4, "system"));
+  store.apply(durable("device_status", device, 5, "system"));
+
+  assert.deepEqual(store.told.map((line) => line.title), ["clinic is online", "clinic is offline", "another is online"]);
+});
+
 test("an error is news, with what to do", () => {
   const store = storeOf();
 
@@ -231,7 +247,7 @@ test("an event that the page does not know is ignored", () => {
 });
 
 const model = (changes = {}) => ({ run_id: 1, round: 1, phase: "completed", version: 1, metrics: { accuracy: 0.5, loss: 1 }, device_metrics: {}, is_best: false, ...changes });
-const emptyCurve = (run_id) => ({ run_id, started_at: "2030-01-01T11:59:50Z", on_devices: false, rounds: [], seconds: [], accuracy: [], loss: [] });
+const emptyCurve = (run_id) => ({ run_id, started_at: "2030-01-01T11:59:50Z", on_devices: false, first: [], rounds: [], seconds: [], accuracy: [], loss: [], best: {}, last: {} });
 
 test("the curves of several runs grow, each by its own events", () => {
   const store = storeOf({ run_id: null, runs: [status(), status({ run_id: 2 })], curves: [emptyCurve(1), emptyCurve(2)] });

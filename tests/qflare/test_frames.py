@@ -18,9 +18,10 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from edge.protocol.close_codes import CloseCode
 from qflare.serving import BACKLOG, CLOSE_SECONDS, KERNEL_BYTES
 from tests.realtime.acts import note, record_now
-from tests.realtime.raw import PING, PONG, TEXT, RawClient, drop_all
+from tests.realtime.raw import CLOSE, PING, PONG, TEXT, RawClient, drop_all
 from tests.realtime.servers import OURS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -178,6 +179,22 @@ def test_a_close_code_arrives_though_the_loop_stands_still_for_longer_than_an_an
         program.process.terminate()
 
         assert client.close_code() == 4001
+
+
+def test_who_never_answers_a_close_frame_is_let_go_when_its_time_is_over(kind, transactional_db, tmp_path):
+    with Program(kind, tmp_path) as program:
+        client = program.dashboard()
+        begun = time.monotonic()
+        for _ in range(10):  # so many mistakes end a connection
+            client.send("no JSON")
+
+        closed_with = client.close_code()
+        end = client.receive()
+        lasted = time.monotonic() - begun
+
+    assert closed_with in (CloseCode.PROTOCOL_ERROR, CloseCode.TOO_MANY)
+    assert end == (CLOSE, 1006)
+    assert lasted >= CLOSE_SECONDS
 
 
 def test_a_fleet_that_comes_while_the_server_is_busy_waits_in_its_queue(kind, transactional_db, tmp_path):

@@ -17,6 +17,7 @@ from qflare.management.commands.serve import server_class
 from tests.realtime.servers import OURS, start_server
 from tests.services.certificates import make_certificates
 from tests.services.ports import free_port
+from tests.services.programs import signal_another_thread
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -127,14 +128,15 @@ def test_the_database_is_written_ahead(server):
     assert (server.folder / "qflare.sqlite3-wal").exists()
 
 
-def test_coordinate_runs_beside_a_server_says_how_it_is_heard_and_ends_in_order(server):
+@pytest.mark.parametrize("give", [os.kill, signal_another_thread], ids=["the process", "another thread of it"])
+def test_coordinate_runs_beside_a_server_says_how_it_is_heard_and_ends_in_order(server, give):
     command = [sys.executable, "manage.py", "coordinate"]
     process = subprocess.Popen(
         command, cwd=ROOT, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "coordinating\n"
 
-    process.send_signal(signal.SIGTERM)
+    give(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 0

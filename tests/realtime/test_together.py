@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from django.db import DataError, OperationalError
 
 from realtime.database import THREADS
 from realtime.together import ANSWERED_AT_ONCE, Together
@@ -18,13 +19,16 @@ class Desk:
         self.asked = []
         self.lets = threading.Event()
         self.is_away = False
+        self.refused = set()
         self.together = Together(self.answer, asyncio.Semaphore(THREADS))
 
     def answer(self, numbers):
         self.asked.append(list(numbers))
         assert self.lets.wait(60)
         if self.is_away:
-            raise ConnectionError("the database is away")
+            raise OperationalError("the database is away")
+        if self.refused.intersection(numbers):
+            raise DataError("the database refuses a question")
         return [ValueError(f"{number} is odd") if number % 2 else 2 * number for number in numbers]
 
     def ask(self, number, is_wanted=lambda: True):
@@ -114,4 +118,21 @@ async def test_when_nobody_can_be_asked_all_hear_why_and_the_next_is_asked_again
     desk.is_away = False
 
     assert [str(error) for error in errors] == ["the database is away"] * 2
+    assert desk.asked[THREADS:] == [[100, 102]]
     assert await desk.ask(4) == 8
+
+
+async def test_a_question_that_the_database_refuses_keeps_nobody_else_from_an_answer(desk):
+    desk.refused = {110, 113}
+    numbers = range(100, 100 + ANSWERED_AT_ONCE)
+    _, later = await desk.ask_busy(numbers)
+    desk.lets.set()
+
+    answers = await asyncio.gather(*later, return_exceptions=True)
+
+    for number, answer in zip(numbers, answers, strict=True):
+        if number in desk.refused:
+            assert str(answer) == "the database refuses a question"
+        else:
+            assert answer == 2 * number if number % 2 == 0 else str(answer) == f"{number} is odd"
+    assert len(desk.asked) - THREADS <= 30

@@ -1,5 +1,6 @@
-"""Finds the programs that tests start, and says loudly when one is missing."""
+"""Finds the programs that tests start, says loudly when one is missing, and gives their threads signals."""
 
+import ctypes
 import os
 import shutil
 from pathlib import Path
@@ -33,3 +34,12 @@ def find_program(names, package, folders=()):
             return Path(found)
     reason = f"{names[0]} is not on this machine; install it (Debian, Ubuntu: apt-get install {package}) and run again"
     give_up(reason, in_continuous_integration=os.environ.get("CI") == "true")
+
+
+def signal_another_thread(pid, number):
+    """Give a signal to a thread of a process that is not its main one, as the system may.
+
+    It does so to a process that was suspended and is told to end as it goes on.
+    """
+    other = min(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
+    assert ctypes.CDLL(None).tgkill(pid, other, number) == 0

@@ -7,11 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from edge.waiting import wait_until
 from qflare.management.commands.serve import require_migrations
 from realtime.publishing import own_loop
-
-SIGNAL_SECONDS = 1.0
-"""As in edge/cli.py."""
 
 
 class Command(BaseCommand):
@@ -37,7 +35,6 @@ class Command(BaseCommand):
             coordinator.start()
             self.stdout.write("coordinating")
             self.stdout.flush()
-            while not ending.wait(SIGNAL_SECONDS):
-                pass  # the system may have given the signal to another thread, and only this one answers it
+            wait_until(ending.wait)
             coordinator.stop()
             coordinator.join()

@@ -145,6 +145,16 @@ def server_class(name: str) -> Any:
 
 
 def require_migrations() -> None:
+    """Make sure that the database is up to date, and leave it for the threads to come.
+
+    Raises:
+        CommandError: as `check_migrations`.
+    """
+    check_migrations()
+    connection.close()
+
+
+def check_migrations() -> None:
     """Make sure that the database is up to date.
 
     Raises:
@@ -157,7 +167,6 @@ def require_migrations() -> None:
             f"the database cannot be reached: {error}.\nSee whether it runs, and whether DATABASE_URL is right"
         ) from error
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    connection.close()
     if missing:
         names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in missing[:3])
         raise CommandError(

@@ -11,10 +11,14 @@ const COMMANDS = {
   start: { doing: gettext("Starting…"), isDone: (status) => status.state !== "pending" },
   pause: { doing: gettext("Pausing…"), isDone: (status) => status.state !== "running" },
   resume: { doing: gettext("Resuming…"), isDone: (status) => status.state !== "paused" },
+  "extend-deadline": { doing: gettext("Extending…"), isDone: (status, before) => status.deadline_at !== before.deadline_at },
   stop: { doing: gettext("Stopping…"), isDone: (status) => status.actions.length === 0 },
 };
 
-const DRAWN = { start: "start", pause: "pause", resume: "resume", stop: "stop_now" };
+const DRAWN = { start: "start", pause: "pause", resume: "resume", "extend-deadline": "extend_deadline", stop: "stop_now" };
+
+/** A command's control, wherever on the page it stands. */
+const controlOf = (command) => document.querySelector(`[data-command="${command}"]`);
 
 /** Return a key that no other request has; crypto.randomUUID is only there over TLS. */
 export function idempotencyKey() {
@@ -33,10 +37,11 @@ class Commands {
 
   constructor(root, store) {
     Object.assign(this, { root, store });
-    for (const form of root.querySelectorAll("form[data-command]")) {
+    for (const form of document.querySelectorAll("form[data-command]")) {
       form.addEventListener("submit", (event) => {
         event.preventDefault();
-        this.#send(form.dataset.command, form, {});
+        const { seconds } = form.elements;
+        this.#send(form.dataset.command, form, seconds ? { seconds: Number(seconds.value) } : {});
       });
     }
     this.#dialog();
@@ -44,10 +49,19 @@ class Commands {
 
   paint() {
     const { run } = this.store;
-    if (this.#pending && this.#pending.isDone(run)) this.#settle();
+    if (this.#pending && this.#pending.isDone(run, this.#pending.before)) this.#settle();
     for (const [command, action] of Object.entries(DRAWN)) {
-      show(this.root.querySelector(`[data-command="${command}"]`), run.actions.includes(action) || this.#pending?.command === command);
+      show(controlOf(command), run.actions.includes(action) || this.#pending?.command === command);
     }
+    this.#keepFocus();
+  }
+
+  /** A button that goes leaves the focus to the one that comes in its place; where none comes, to the page. */
+  #keepFocus() {
+    const { activeElement } = document;
+    if (!this.root.contains(activeElement) || !activeElement.closest("[hidden]")) return;
+    const next = this.root.querySelector("form:not([hidden]) button, a:not([hidden])") ?? document.getElementById("main");
+    next.focus({ preventScroll: true });
   }
 
   #dialog() {
@@ -69,7 +83,7 @@ class Commands {
   async #send(command, form, body) {
     if (this.#pending) return;
     const { doing, isDone } = COMMANDS[command];
-    const control = this.root.querySelector(`[data-command="${command}"]`);
+    const control = controlOf(command);
     const button = control.querySelector("button") ?? control;
     const word = button.querySelector("[data-word]");
     const before = this.store.run;
@@ -81,7 +95,7 @@ class Commands {
       this.#settle();
     }, PATIENCE);
     word.dataset.idle = word.textContent;
-    this.#pending = { command, isDone: confirmed, button, word, timer };
+    this.#pending = { command, before, isDone: confirmed, button, word, timer };
     button.setAttribute("aria-disabled", "true");
     setText(word, doing);
     const refusal = await post(`${this.root.dataset.api}${command}/`, form, body);

@@ -1,27 +1,19 @@
 // Curves of several runs over each other: accuracy above loss, one cursor for both. Colours and dashes are the legend's.
 // Points come as rounds end; a zoom stays where it is.
 
-import { align, endsOf, indexAt } from "../compared.js";
+import { align, indexAt } from "../compared.js";
+import { colour, thinned, xRange, yRange } from "../curve-plot.js";
 import { field, part, setAttribute, setField, setText, setWord, show, syncList } from "../dom.js";
 import { integer, loss, named, percent, plain, seconds } from "../format.js";
 import { gettext } from "../texts.js";
 
 const WRITE = { accuracy: percent, loss };
 const ROWS = 100;
-
-const probe = document.createElement("span");
-probe.hidden = true;
-
-/** Return a colour of the sheet as a canvas takes it. */
-function colour(name) {
-  probe.style.color = `var(${name})`;
-  return getComputedStyle(probe).color;
-}
+const EDGE = { stroke: "transparent", width: 0, points: { show: false } };
 
 export function mount(store) {
   const root = part("compare");
   if (!root || !window.uPlot) return null;
-  root.append(probe);
   const chart = new Comparison(root, store);
   return {
     slices: ["runs", "curves"],
@@ -41,6 +33,7 @@ class Comparison {
     Object.assign(this, { root, store, axis: root.dataset.x, zoomed: false, at: null, plots: {}, drawn: "" });
     root.querySelector("[data-reset]").addEventListener("click", () => this.#reset());
     document.documentElement.addEventListener("shade", () => this.#each((plot) => plot.redraw(false)));
+    this.wide = this.curves.filter((curve) => curve.low.accuracy.length).map((curve) => curve.run_id);
     this.#strokes = this.curves.map(({ run_id }) => () => getComputedStyle(this.#swatch(run_id)).stroke);
     for (const target of root.querySelectorAll("[data-plot]")) this.plots[target.dataset.plot] = this.#plot(target);
     this.#keys();
@@ -48,6 +41,10 @@ class Comparison {
 
   get curves() {
     return [...this.store.curves.values()];
+  }
+
+  #data(name) {
+    return align(this.curves, name, this.axis, this.wide.map((id) => this.store.curves.get(id)));
   }
 
   update() {
@@ -61,7 +58,7 @@ class Comparison {
     this.root.dataset.points = String(this.curves.reduce((sum, curve) => sum + curve.rounds.length, 0));
     this.#each((plot, name) => {
       const range = this.zoomed ? { ...plot.scales.x } : null;
-      plot.setData(align(this.curves, name, this.axis), true);
+      plot.setData(this.#data(name), true);
       if (range) plot.setScale("x", { min: range.min, max: range.max });
     });
   }
@@ -82,23 +79,36 @@ class Comparison {
           y: false,
           sync: { key: "compare" },
           drag: { x: true, y: false, setScale: false },
-          points: { size: 9, fill: (_, index) => this.#strokes[index - 1]?.(), stroke: (_, index) => this.#strokes[index - 1]?.() },
+          points: { size: 9, fill: (_, index) => this.#stroke(index), stroke: (_, index) => this.#stroke(index) },
           dataIdx: (self, series, index) => ownIndex(self.data[series], index),
         },
-        scales: { x: { time: false, range: (_, min, max) => [min ?? 0, Math.max(max ?? 1, (min ?? 0) + 1)] }, y: { range: yRange(name) } },
+        scales: { x: { time: false, range: xRange }, y: { range: yRange(name) } },
         axes: [{ ...axis, ...steps, ...ticks, size: 28 }, { ...axis, values, size: 58 }],
-        series: [{}, ...this.curves.map(({ run_id }, index) => this.#series(run_id, this.#strokes[index]))],
+        series: [{}, ...this.curves.map(({ run_id }, index) => this.#series(run_id, this.#strokes[index])), ...this.wide.flatMap(() => [EDGE, EDGE])],
+        bands: this.wide.map((id, index) => this.#band(id, index)),
         hooks: {
           setCursor: [(self) => this.#readAt(self.cursor.idx === null || self.cursor.idx === undefined ? null : (self.data[0][self.cursor.idx] ?? null))],
           setSelect: [(self) => this.#zoom(self)],
         },
       },
-      align(this.curves, name, this.axis),
+      this.#data(name),
       target,
     );
     plot.over.addEventListener("dblclick", () => this.#reset());
     new ResizeObserver(() => plot.setSize({ width: target.clientWidth, height: target.clientHeight })).observe(target);
     return plot;
+  }
+
+  /** What colours the cursor's point on a line; on the edges of a band there is none. */
+  #stroke(index) {
+    return this.#strokes[index - 1]?.() ?? "transparent";
+  }
+
+  /** Between the least and the greatest of the rounds that share a column. */
+  #band(runId, index) {
+    const low = 1 + this.curves.length + 2 * index;
+    const stroke = this.#strokes[this.curves.findIndex((curve) => curve.run_id === runId)];
+    return { series: [low + 1, low], fill: () => thinned(stroke(), 0.2) };
   }
 
   /** A run's line, as its swatch in the legend is drawn. */
@@ -126,7 +136,7 @@ class Comparison {
   #reset() {
     this.zoomed = false;
     show(this.root.querySelector("[data-reset]"), false);
-    this.#each((plot, name) => plot.setData(align(this.curves, name, this.axis), true));
+    this.#each((plot, name) => plot.setData(this.#data(name), true));
   }
 
   #each(act) {
@@ -147,13 +157,18 @@ class Comparison {
     const told = this.curves.map((curve) => {
       const index = indexAt(curve, this.axis, x);
       const label = this.root.querySelector(`[data-legend="${curve.run_id}"] .mono`).textContent;
-      const missing = index < 0 || (this.axis === "round" && curve.rounds[index] !== x);
-      if (missing) return `${label} –`;
-      const values = Object.keys(this.plots).map((name) => named(name, curve[name][index] === null ? gettext("not measured") : WRITE[name](curve[name][index]))).join(", ");
-      return `${label} ${this.axis === "time" ? gettext("{values} (round {round})", { values, round: curve.rounds[index] }) : values}`;
+      if (index < 0) return `${label} –`;
+      return `${label} ${this.#at(curve, index)}`;
     });
     const values = told.join("; ");
     return this.axis === "time" ? gettext("After {time}: {values}", { time: seconds(x), values }) : gettext("Round {round}: {values}", { round: x, values });
+  }
+
+  #at(curve, index) {
+    const values = Object.keys(this.plots).map((name) => wordsOf(curve, name, index)).join(", ");
+    const [first, round] = [curve.first[index], curve.rounds[index]];
+    if (first < round) return gettext("{values} (rounds {first} to {round})", { values, first, round });
+    return this.axis === "time" ? gettext("{values} (round {round})", { values, round }) : values;
   }
 
   #keys() {
@@ -184,12 +199,13 @@ function ownIndex(values, index) {
   return index;
 }
 
-function yRange(name) {
-  return (_, min, max) => {
-    if (min === null || max === null) return [0, 1];
-    const room = Math.max((max - min) * 0.08, 0.01);
-    return [Math.max(0, min - room), name === "accuracy" ? Math.min(1, max + room) : max + room];
-  };
+/** Say what a column of a curve has: the value of its round, or the mean of its rounds and how far they reach. */
+function wordsOf(curve, name, index) {
+  const write = WRITE[name];
+  if (curve[name][index] === null) return named(name, gettext("not measured"));
+  const value = write(curve[name][index]);
+  if (curve.first[index] === curve.rounds[index]) return named(name, value);
+  return named(name, gettext("{value} ({low} to {high})", { value, low: write(curve.low[name][index]), high: write(curve.high[name][index]) }));
 }
 
 function paintBests(root, store) {
@@ -206,7 +222,7 @@ function paintBests(root, store) {
     }
     show(row.querySelector("[data-where]"), curve.on_devices);
     for (const [name, write] of Object.entries(WRITE)) {
-      const { best, last } = endsOf(curve, name);
+      const [best, last] = [curve.best[name], curve.last[name]];
       setField(row, `best_${name}`, best ? write(best.value) : "–");
       setField(row, `best_${name}_round`, best ? gettext("round {round}", { round: best.round }) : "");
       setField(row, `last_${name}`, last ? write(last.value) : "–");

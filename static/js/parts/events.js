@@ -2,7 +2,7 @@
 
 import { part, setText, show } from "../dom.js";
 import { matches, readFilter } from "../event-filter.js";
-import { readingOf } from "../feed.js";
+import { readsAsBefore } from "../feed.js";
 import { integer } from "../format.js";
 import { gettext, ngettext } from "../texts.js";
 import { localizeTimes } from "../times.js";
@@ -15,18 +15,14 @@ export function mount(store, { frames, readAgain }) {
   const list = root.querySelector("[data-list]");
   const button = root.querySelector("[data-show]");
   const filter = readFilter(root.dataset);
-  const readings = new Map();
+  const readings = readingsOf(list);
   let waiting = [];
   let isLost = false;
   let known = store.told;
 
   const isNews = (frame) => {
     if (!matches(filter, frame, store.words)) return false;
-    if (filter.raw || frame.event !== "fl_status_update") return true;
-    const reading = readingOf(store.words, frame.data);
-    const isOld = readings.get(frame.stream) === reading;
-    readings.set(frame.stream, reading);
-    return !isOld;
+    return filter.raw || !readsAsBefore(readings, store.words, frame.event, frame.data);
   };
   frames.hear((frame) => {
     if (isNews(frame)) waiting.push({ stream: frame.stream, seq: frame.seq });
@@ -64,6 +60,12 @@ export function mount(store, { frames, readAgain }) {
     },
     second: announce,
   };
+}
+
+/** Return how the newest status of each run and device reads that stands in the list. */
+function readingsOf(list) {
+  const rows = [...list.querySelectorAll("[data-status-of]")].reverse();
+  return new Map(rows.map(({ dataset }) => [dataset.statusOf, dataset.reading]));
 }
 
 /** Put the lines that are not there yet above the others; all are new where none of them is known. */

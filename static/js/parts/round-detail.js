@@ -24,6 +24,7 @@ export function mount(store) {
     const facts = root.querySelector('[data-fresh="facts"]').dataset;
     const line = store.rounds.get(number);
     if (line && (line.state !== facts.state || String(line.selected) !== facts.selected)) return true;
+    if (store.run.round === number && Date.parse(store.run.deadline_at) > Date.parse(facts.deadline)) return true;
     // A round that follows makes a link to it.
     if (store.run.round > number && Number(facts.newest) <= number) return true;
     return [...rows()].some((row) => {

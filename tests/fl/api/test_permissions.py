@@ -10,7 +10,7 @@ from tests.fl.api.conftest import bearer, error_of
 pytestmark = pytest.mark.django_db
 
 READS = ["runs/", "devices/", "tasks/", "strategies/", "steps/"]
-COMMANDS = ["start", "pause", "resume", "stop"]
+COMMANDS = ["start", "pause", "resume", "extend-deadline", "stop"]
 
 
 @pytest.mark.parametrize("address", READS)

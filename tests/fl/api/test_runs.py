@@ -1,6 +1,7 @@
 """Runs over REST."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -8,10 +9,12 @@ from django.utils import timezone
 from edge.weights import weights_digest
 from edge.wire import decode
 from fl import runs
-from fl.models import Event, GlobalModel, Run
+from fl.models import AuditEntry, Event, GlobalModel, Run
+from fl.models.audit import Act
 from fl.tasks import spec_of_task
 from tests.builders import PLAN, current_round, step
 from tests.fl.api.conftest import error_of
+from tests.fl.noted import noted_of
 
 pytestmark = pytest.mark.django_db
 
@@ -199,6 +202,44 @@ def test_a_run_stops_now_unless_asked_otherwise(operator, training):
 
     assert body["state"] == "stopped"
     assert set(run.round_set.get().assignments.values_list("state", flat=True)) == {"cancelled"}
+
+
+def extend(client, run, body, **headers):
+    return client.post(f"/api/v1/runs/{run.pk}/extend-deadline/", body, headers=headers)
+
+
+def test_a_deadline_is_extended_once_under_its_key(operator, training):
+    run, _ = training
+    before = current_round(run).deadline_at
+
+    first = extend(operator, run, {"seconds": 60}, idempotency_key="k")
+    again = extend(operator, run, {"seconds": 60}, idempotency_key="k")
+
+    assert current_round(run).deadline_at - before == timedelta(seconds=60)
+    assert first.json() == again.json()
+    assert first.json()["actions"] == ["pause", "extend_deadline", "stop_after_round", "stop_now"]
+    assert noted_of(Act.RUN_EXTEND_DEADLINE) == [
+        ("run.extend_deadline", "operator", f"{run.label} a run", "127.0.0.1", "rest")
+    ]
+    assert AuditEntry.objects.get(act=Act.RUN_EXTEND_DEADLINE).detail == "round 1, by 60 s"
+
+
+@pytest.mark.parametrize("body", [{}, {"seconds": "soon"}, {"seconds": 0}, {"seconds": -1}, {"seconds": 86_401}])
+def test_an_extension_that_is_no_time_or_too_long_is_refused(operator, training, body):
+    run, _ = training
+    before = current_round(run).deadline_at
+
+    response = extend(operator, run, body)
+
+    assert (response.status_code, error_of(response)) == (422, "invalid")
+    assert "seconds" in response.json()["error"]["message"] or "86400 s" in response.json()["error"]["message"]
+    assert current_round(run).deadline_at == before
+
+
+def test_a_run_without_a_round_that_trains_has_no_deadline_to_extend(operator):
+    response = extend(operator, make(), {"seconds": 60})
+
+    assert (response.status_code, error_of(response)) == (409, "conflict")
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────

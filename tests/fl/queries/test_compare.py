@@ -1,14 +1,16 @@
 """Runs side by side: points as they were measured, settings that differ, and who was left out."""
 
+import math
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from fl.coordination import advance_run
-from fl.queries.compare import MOST, Curve, Point, comparison, settings_of
+from fl.queries.compare import MOST, NEWEST, Curve, Point, comparison, settings_of
 from fl.roles import Role
 from fl.visibility import Principal
-from tests.builders import at, current_round, fleet, started_run, step
+from tests.builders import NOW, at, current_round, fleet, started_run, step
 
 pytestmark = pytest.mark.django_db
 
@@ -79,6 +81,55 @@ def test_best_is_the_first_of_the_best_and_last_the_newest_that_was_measured():
     assert curve.best("loss") == Point(1.0, 2)
     assert curve.last("loss") == Point(3.0, 3)
     assert Curve(1, None).best("loss") is None
+
+
+def long_curve(rounds):
+    numbers = range(rounds)
+    accuracy = [math.sqrt(number / rounds) for number in numbers]
+    seconds, loss = [math.pi * number for number in numbers], [1 - value for value in accuracy]
+    return Curve(1, NOW, rounds=[*numbers], seconds=seconds, accuracy=accuracy, loss=loss)
+
+
+def test_a_curve_that_has_room_is_drawn_point_by_point():
+    curve = long_curve(500)
+
+    drawn = curve.drawn(500)
+
+    assert drawn.first == drawn.rounds == curve.rounds
+    assert (drawn.seconds, drawn.accuracy, drawn.loss) == (curve.seconds, curve.accuracy, curve.loss)
+    assert drawn.low == drawn.high == {"accuracy": [], "loss": []}
+
+
+@pytest.mark.parametrize("rounds", [501, 1900, 10_000])
+def test_of_a_long_curve_the_newest_rounds_are_drawn_one_by_one_and_those_before_in_columns_without_holes(rounds):
+    curve = long_curve(rounds)
+
+    drawn = curve.drawn(500)
+
+    columns = len(drawn.rounds)
+    assert columns <= 500
+    assert {len(column) for column in (drawn.first, drawn.seconds, drawn.accuracy, drawn.loss)} == {columns}
+    assert {len(column) for column in (*drawn.low.values(), *drawn.high.values())} == {columns - NEWEST}
+    assert (drawn.first[0], drawn.rounds[-1]) == (0, rounds - 1)
+    assert drawn.first[1:] == [last + 1 for last in drawn.rounds[:-1]]
+    assert drawn.first[-NEWEST:] == drawn.rounds[-NEWEST:]
+    assert drawn.accuracy[-NEWEST:] == curve.accuracy[-NEWEST:]
+    assert drawn.seconds == [curve.seconds[last] for last in drawn.rounds]
+
+
+def test_no_peak_of_a_long_curve_is_lost_and_its_ends_are_known():
+    curve = long_curve(10_000)
+    curve.accuracy[4321] = 2.0
+    curve.loss[4000:5000] = [None] * 1000
+
+    drawn = curve.drawn(500)
+
+    place = next(place for place, last in enumerate(drawn.rounds) if last >= 4321)
+    assert drawn.high["accuracy"].index(2.0) == place
+    assert drawn.low["accuracy"][place] < drawn.accuracy[place] < 2.0
+    assert drawn.low["loss"][place] is drawn.loss[place] is drawn.high["loss"][place] is None
+    assert drawn.best["accuracy"] == Point(2.0, 4321)
+    assert drawn.last["loss"] == Point(curve.loss[-1], 9999)
 
 
 def test_only_what_differs_differs():

@@ -239,7 +239,43 @@ def test_a_page_takes_as_many_queries_whatever_there_is():
     after_one_round()
     record_many(note(f"note {number}") for number in range(300))
 
-    assert queries() == few <= 10
+    assert queries() <= few <= 11
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """No more than one query for a page, which looks through seven events."""
+    monkeypatch.setattr("fl.queries.events.EVENTS_AT_ONCE", 7)
+    monkeypatch.setattr("fl.queries.events.LOOKING_SECONDS", 0)
+
+
+def test_a_search_goes_as_far_as_its_time_lets_it_and_from_there_when_it_is_asked_to(hurried):
+    record(note("needle"))
+    record_many(note(f"hay {number}") for number in range(30))
+    record(note("another needle"))
+
+    pages = list(pages_back(EventFilter(text="needle")))
+    page, forth = pages[-1], []
+    while page.newer is not None:
+        page = page_of_events(VIEWER, EventFilter(text="needle"), Place(after=page.newer))
+        forth.append(titles(page))
+
+    assert [titles(page) for page in pages] == [["another needle"], [], [], [], ["needle"]]
+    assert [page.reached is not None for page in pages] == [True, True, True, True, False]
+    assert forth[-1] == ["another needle"]
+    assert len(forth) <= len(pages)
+
+
+def test_what_was_deleted_from_the_log_costs_a_search_no_time(hurried):
+    record(note("needle"))
+    record_many(note(f"hay {number}") for number in range(50))
+    record(note("the newest"))
+    Event.objects.filter(data__contains="hay").delete()
+
+    pages = list(pages_back(EventFilter(text="needle")))
+
+    assert [titles(page) for page in pages] == [[], ["needle"]]
+    assert [line.told.title for line in all_events(VIEWER, EventFilter())] == ["needle", "the newest"]
 
 
 # ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -134,6 +134,9 @@ def test_best_and_last_are_the_servers_or_marked_as_the_devices_own(varied):
         ({"accuracy": None, "loss": 2.0}, {}),
         ({"accuracy": None, "loss": None}, {"accuracy": {"mean": 0.9, "p10": 0.9, "p90": 0.9}}),
         ({"loss": 0.0}, {}),
+        ({"loss": 1e300}, {}),
+        ({"accuracy": 1}, {}),
+        ({"accuracy": 1e-12}, {}),
         ({}, {"loss": {"mean": 3.0, "p10": 3.0, "p90": 3.0}}),
         (None, {"loss": {"mean": 3.0, "p10": 3.0, "p90": 3.0}}),
         (None, {"accuracy": {"mean": None, "p10": None, "p90": None}, "loss": {"mean": 3.0, "p10": 3.0, "p90": 3.0}}),
@@ -156,6 +159,19 @@ def test_the_order_by_best_and_last_is_that_of_the_score(metrics, device_metrics
         order = named(wished(sort=sort))
         place = order.index("probe")
         assert order[:place] == (below if expected is not None else [str(value) for value in marks])
+
+
+@pytest.mark.parametrize("sort", ["best", "last"])
+def test_a_run_whose_metrics_are_null_missing_or_not_finite_stands_last_either_way(sort):
+    for name, metrics in [("good", {"accuracy": 0.9}), ("bad", {"accuracy": 0.1}), ("null", None), ("missing", {})]:
+        publish(make(name), 0, metrics, is_best=True)
+    # As what is not finite is kept: no database takes NaN in JSON.
+    publish(make("not finite"), 0, {"accuracy": None, "loss": None}, is_best=True)
+    make("without a model")
+
+    unknown = ["without a model", "not finite", "missing", "null"]
+    assert named(wished(sort=sort)) == ["bad", "good", *unknown]
+    assert named(wished(sort=f"-{sort}")) == ["good", "bad", *unknown]
 
 
 def test_filters_combine(varied):

@@ -20,7 +20,7 @@ def state_of_part(round_number, device_number):
 def long_run(rounds, devices, prefix="device"):
     """Make a run with so many completed rounds, in each of which all of so many devices took part."""
     run = create_run(plan=plan_named("long"), created_by=None, now=NOW)
-    planned = {"rounds": rounds, "cohort_size": devices, "quorum": 1}
+    planned = {"rounds": rounds, "cohort_size": max(1, devices), "quorum": 1}
     Run.objects.filter(pk=run.pk).update(state=RunState.RUNNING, started_at=NOW, **planned)
     fleet = Device.objects.bulk_create(
         Device(

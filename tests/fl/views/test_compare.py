@@ -6,8 +6,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from fl.models import GlobalModel
 from tests.builders import started_run
 from tests.fl.views.answers import after_one_round, state_of, text_of
+from tests.fl.views.long_runs import long_run
 
 pytestmark = pytest.mark.django_db
 
@@ -54,6 +56,19 @@ def test_the_scripts_start_from_every_point_and_each_runs_position(viewer, two):
     assert [curve["run_id"] for curve in state["curves"]] == [run.pk for run in two]
     assert state["curves"][0]["rounds"] == [0, 1]
     assert {run.stream for run in two} <= set(state["positions"])
+
+
+def test_four_runs_of_ten_thousand_rounds_make_a_page_that_is_light_and_leave_no_round_out(viewer):
+    runs = [long_run(10_000, 0, prefix=f"device-{number}") for number in range(4)]
+    GlobalModel.objects.update(metrics={"accuracy": 0.7123456789012345, "loss": 0.3123456789012345})
+
+    page = viewer.get(address(*runs))
+
+    assert len(page.content) < 300_000
+    for curve in state_of(page)["curves"]:
+        assert (curve["first"][0], curve["rounds"][-1]) == (0, 10_000)
+        assert curve["first"][1:] == [last + 1 for last in curve["rounds"][:-1]]
+    assert "9901 older ones" in text_of(page)
 
 
 def test_the_view_stands_in_the_address_and_its_links_keep_it(viewer, two):

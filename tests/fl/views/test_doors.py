@@ -62,12 +62,13 @@ def test_a_control_that_a_viewer_may_not_use_is_not_drawn_and_is_refused_all_the
     page = viewer.get(reverse("run", args=[run.pk]))
     refused = [
         viewer.post(reverse("command-run", args=[run.pk, "pause"])),
+        viewer.post(reverse("extend-deadline", args=[run.pk]), {"seconds": "60"}),
         viewer.post(reverse("stop-run", args=[run.pk]), {"when": "now"}),
         viewer.post(reverse("start-demo")),
     ]
 
     assert "data-command" not in page.content.decode()
-    assert [response.status_code for response in refused] == [403] * 3
+    assert [response.status_code for response in refused] == [403] * 4
     run.refresh_from_db()
     assert run.state == RunState.RUNNING
 

@@ -61,6 +61,23 @@ def test_events_are_told_in_the_feeds_words_with_what_was_sent(viewer):
     assert "As it was sent" in text
 
 
+def test_a_search_that_is_not_through_says_how_far_it_came_and_leads_on(viewer, monkeypatch):
+    monkeypatch.setattr("fl.queries.events.EVENTS_AT_ONCE", 7)
+    monkeypatch.setattr("fl.queries.events.LOOKING_SECONDS", 0)
+    record("needle", now=at(0))
+    for number in range(10):
+        record(f"hay {number}", now=at(60))
+
+    page = viewer.get(f"{ADDRESS}?q=needle")
+    further = re.search(r'href="([^"]+)" rel="next">Look further back<', page.content.decode())[1]
+    found = viewer.get(ADDRESS + further.replace("&amp;", "&"))
+
+    assert titles(page) == []
+    assert "So far all events after 2030-01-01 12:01:00 were looked through." in text_of(page)
+    assert titles(found) == ["needle"]
+    assert "looked through" not in text_of(found)
+
+
 def test_an_events_own_address_shows_it_first_and_marks_it(viewer):
     for number in range(60):
         record(f"note {number}")

@@ -10,10 +10,28 @@ from django.urls import reverse
 from fl import runs
 from fl.lifecycle import RunState
 from fl.models import Event, Run, Stream
-from tests.builders import NOW, fleet, participant, started_run
+from tests.builders import NOW, fleet, participant, started_run, step
 from tests.fl.views.answers import after_one_round, plan_named, state_of, text_of
 
 pytestmark = pytest.mark.django_db
+
+
+def test_the_button_that_extends_a_deadline_is_there_while_a_round_trains(operator):
+    fleet(2)
+    run = started_run()
+    waiting = form_in(operator.get("/"))
+
+    step(run)
+    training = form_in(operator.get("/"))
+
+    assert "hidden" in waiting
+    assert "hidden" not in training
+    assert f'action="{reverse("extend-deadline", args=[run.pk])}"' in training
+
+
+def form_in(page):
+    """Return the tag of the form that extends a deadline."""
+    return re.search(r'<form[^>]*data-command="extend-deadline"[^>]*>', page.content.decode())[0]
 
 
 def test_without_a_run_the_overview_is_a_guide(viewer):

@@ -12,7 +12,7 @@ from edge.tasks import TASKS
 from fl import runs
 from fl.lifecycle import RunState
 from fl.models import Run
-from tests.builders import NOW, fleet, participant, person, started_run, step
+from tests.builders import NOW, at, current_round, fleet, participant, person, started_run, step
 from tests.fl.views.answers import plan_named, text_of
 
 pytestmark = pytest.mark.django_db
@@ -46,6 +46,38 @@ def test_a_command_that_cannot_be_says_why(operator):
     page = operator.post(reverse("command-run", args=[run.pk, "pause"]), follow=True)
 
     assert f"Run {run.label} is pending and cannot become paused." in text_of(page)
+
+
+def test_a_deadline_is_extended_by_form(operator):
+    fleet(2)
+    run = started_run()
+    step(run)
+
+    response = operator.post(reverse("extend-deadline", args=[run.pk]), {"seconds": "60", "next": "/?run=1"})
+
+    assert response.url == "/?run=1"
+    # The round's first deadline has passed long since, by the clock of the one who asks.
+    assert current_round(run).deadline_at > max(timezone.now(), at(60))
+
+
+@pytest.mark.parametrize(("seconds", "why"), [("", "more than 0 s"), ("9" * 6, "at most 86400 s")])
+def test_an_extension_that_cannot_be_says_why(operator, seconds, why):
+    fleet(2)
+    run = started_run()
+    step(run)
+
+    page = operator.post(reverse("extend-deadline", args=[run.pk]), {"seconds": seconds}, follow=True)
+
+    assert why in text_of(page)
+    assert current_round(run).deadline_at == at(60)
+
+
+def test_a_deadline_that_is_no_more_says_why(operator):
+    run = started_run()
+
+    page = operator.post(reverse("extend-deadline", args=[run.pk]), {"seconds": "60"}, follow=True)
+
+    assert f"No round of run {run.label} is training." in text_of(page)
 
 
 def test_nobody_is_sent_to_another_host_after_a_command(operator):
