@@ -1,7 +1,7 @@
 # Two commands do all set-up on a machine with only Python 3.11 and make: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test scenarios soak setup setup-dev format clean
+.PHONY: help demo test scenarios soak pictures setup setup-dev format clean
 
 # Handed to the demo or the soak, as in: make demo ARGS="--exit --iid", make soak ARGS="--minutes 3 --seed 7"
 ARGS ?=
@@ -22,6 +22,9 @@ scenarios: setup-dev ## Try the twenty-five hard scenarios in every cell of thei
 
 soak: setup-dev ## Restart every part at random under 1,000 sockets for 30 minutes (ARGS="--help" for options)
 	@exec .venv/bin/python -m tests.soak $(ARGS)
+
+pictures: setup-dev ## Take the documents' pictures anew, of real runs (some minutes)
+	@QFLARE_SCREENSHOTS=1 .venv/bin/python -m pytest -q tests/browser/pictures.py tests/browser/test_overview.py
 
 setup: ## Make .venv and install requirements.txt; at once when nothing changed
 	@scripts/setup

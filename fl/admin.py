@@ -137,7 +137,7 @@ class RunAdmin(ReadOnlyAdmin):
     """Runs, and the commands that steer them."""
 
     list_display = ["label", "name", "task", "strategy", "state", "reason", "created_at", "ended_at"]
-    list_filter = ["state", "task", "strategy"]
+    list_filter = ["state", "task", "strategy", "is_protected", ("deleted_at", admin.EmptyFieldListFilter)]
     search_fields = ["name"]
     inlines = [RoundInline, ModelInline]
     actions = ["start", "pause", "resume", "stop_after_round", "stop_now"]

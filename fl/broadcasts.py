@@ -188,7 +188,7 @@ def _in_a_thread(publish: Callable[[], None]) -> None:
 
 
 def _run(run_id: int) -> Run:
-    run = Run.objects.filter(pk=run_id).first()
+    run = Run.objects.filter(pk=run_id, deleted_at__isnull=True).first()
     if run is None:
         raise NotFound(f"there is no run {run_id}")
     return run

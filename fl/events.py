@@ -131,7 +131,7 @@ def _write(entries: list[_Entry], *, wakes: bool) -> None:
 
 def _number(name: str, entries: list[_Entry]) -> list[Recorded]:
     """Take the next numbers of a stream for these entries, and keep it locked until the commit."""
-    head, epoch, task, public = _advance(name, len(entries))
+    head, epoch, task, public, in_trash = _advance(name, len(entries))
     return [
         Recorded(
             stream=name,
@@ -142,6 +142,7 @@ def _number(name: str, entries: list[_Entry]) -> list[Recorded]:
             timestamp=entry.timestamp,
             task=task,
             public=bool(public),
+            in_trash=bool(in_trash),
         )
         for seq, entry in enumerate(entries, start=head - len(entries) + 1)
     ]
@@ -161,10 +162,10 @@ def _append(recorded: list[Recorded]) -> None:
 
 # One statement in SQL, since the ORM has no UPDATE … RETURNING and a large cohort writes to a stream a device. From
 # here to the commit no other transaction numbers an event of the stream.
-_ADVANCE = "UPDATE fl_stream SET head = head + %s WHERE name = %s RETURNING head, epoch, task, public"
+_ADVANCE = "UPDATE fl_stream SET head = head + %s WHERE name = %s RETURNING head, epoch, task, public, in_trash"
 
 
-def _advance(name: str, count: int) -> tuple[int, str, str, bool]:
+def _advance(name: str, count: int) -> tuple[int, str, str, bool, bool]:
     with database_connection.cursor() as cursor:
         cursor.execute(_ADVANCE, [count, name])
         row = cursor.fetchone()
@@ -172,8 +173,8 @@ def _advance(name: str, count: int) -> tuple[int, str, str, bool]:
             open_stream(name)
             cursor.execute(_ADVANCE, [count, name])
             row = cursor.fetchone()
-    head, epoch, task, public = row
-    return head, epoch, task, public
+    head, epoch, task, public, in_trash = row
+    return head, epoch, task, public, in_trash
 
 
 def prune(*, now: datetime) -> int:

@@ -3,6 +3,7 @@
     FlError                     what was asked for cannot be; the text says what, why, and what to do
     ├── NotAllowed              the one who asks may not
     ├── NotFound                there is no such thing, or none that the one who asks may see
+    │   └── InTrash             a run was moved to the trash
     ├── Conflict                the state does not allow it
     │   ├── WrongMove           a run, round, assignment or device cannot go from here to there
     │   ├── LostRace            another process got there first
@@ -24,6 +25,7 @@
 `realtime.close_codes` into close codes.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -50,6 +52,21 @@ class NotFound(FlError):
     """There is no such thing, or none that the one who asks may see."""
 
     code = "not_found"
+
+
+class InTrash(NotFound):
+    """A run was moved to the trash; who knew of it is told."""
+
+    code = "in_trash"
+
+    def __init__(self, run_id: int, *, label: str, name: str, deleted_at: datetime, goes_at: datetime) -> None:
+        super().__init__(f"run {label} is in the trash", action="an admin can restore it")
+        self.run_id = run_id
+        self.label = label
+        self.name = name
+        self.deleted_at = deleted_at
+        self.goes_at = goes_at
+        """When it is deleted for good."""
 
 
 class Conflict(FlError):

@@ -171,6 +171,8 @@ LINES: dict[str, Line | None] = {
     "error_notification.info": Line("{title}", ("{detail}",), "plain", "info"),
     "error_notification.warning": Line("{title}", ("{detail}", "{action}"), "warn", "triangle-alert"),
     "error_notification.error": Line("{title}", ("{detail}", "{action}"), "bad", "circle-alert"),
+    "run_trash.in_trash": Line(_("{run_name} was moved to the trash"), (), "plain", "trash-2"),
+    "run_trash.restored": Line(_("{run_name} was restored from the trash"), (), "plain", "rotate-cw"),
     "broadcast.info": Line("{message}", (_("from {sender}"),), "plain", "megaphone"),
     "broadcast.warning": Line("{message}", (_("from {sender}"),), "warn", "megaphone"),
     "broadcast.error": Line("{message}", (_("from {sender}"),), "bad", "megaphone"),
@@ -184,6 +186,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "model_aggregation": ("phase",),
     "device_status": ("state", "presence"),
     "error_notification": ("severity",),
+    "run_trash": ("state",),
     "broadcast": ("level",),
 }
 """Which fields of an event's data make up its key."""

@@ -10,7 +10,11 @@ from edge.protocol.server import DeviceTick
 
 @dataclass(frozen=True)
 class Recorded:
-    """A durable event after its commit, with what decides who may see it (`task`, `public`: labels of its stream)."""
+    """A durable event after its commit, with what decides who may see it.
+
+    Attributes:
+        task, public, in_trash: labels of its stream.
+    """
 
     stream: str
     epoch: str
@@ -20,6 +24,7 @@ class Recorded:
     timestamp: datetime
     task: str
     public: bool
+    in_trash: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.files.storage import default_storage
 
-from fl import audit, events
+from fl import audit, events, trash
 from fl.files import incoming_folder
 from fl.models import GlobalModel, IdempotentRequest, SignInCode, Update
 
@@ -19,6 +19,7 @@ def sweep(*, now: datetime) -> list[str]:
     before = now - timedelta(seconds=settings.QFLARE_SWEEP_SECONDS)
     events.prune(now=now)
     audit.prune(now=now)
+    trash.purge(now=now)  # before the names are read below: no row names the files of what has gone
     IdempotentRequest.objects.filter(created_at__lt=now - ANSWERS_ARE_KEPT).delete()
     SignInCode.objects.filter(expires_at__lt=now - ANSWERS_ARE_KEPT).delete()
     named = set(Update.objects.exclude(file="").values_list("file", flat=True))

@@ -1,6 +1,7 @@
 """Who may see which streams: one rule for pages, REST, sockets, resume and snapshot alike.
 
-run:<id>            people with a role; devices that offer its task; everybody where the run is public
+run:<id>            people with a role; devices that offer its task; everybody where the run is public;
+                    nobody while it is in the trash
 system              people with a role (devices and errors)
 device:<id>         that device; admins
 audience:dashboard  people with a role            audience:clients   devices
@@ -35,10 +36,12 @@ class Principal:
     device_id: int | None = None
     tasks: frozenset[str] = frozenset()
 
-    def sees(self, stream: str, *, task: str = "", public: bool = False) -> bool:
-        """Say whether this one may see a stream; `task` and `public` are the labels of a run's stream."""
+    def sees(self, stream: str, *, task: str = "", public: bool = False, in_trash: bool = False) -> bool:
+        """Say whether this one may see a stream; `task`, `public` and `in_trash` are the labels of a run's stream."""
         kind, _, rest = stream.partition(":")
         match kind:
+            case "run" if in_trash:
+                return False
             case "run":
                 return public or self.role >= Role.VIEWER or (self.device_id is not None and task in self.tasks)
             case "system":
@@ -90,11 +93,20 @@ def streams_for(principal: Principal) -> QuerySet[Stream]:
     if principal.device_id is not None:
         seen |= Q(name__in=[f"device:{principal.device_id}", audience_stream("clients")])
         seen |= Q(name__startswith="run:", task__in=principal.tasks)
-    return Stream.objects.filter(seen)
+    return Stream.objects.filter(seen, in_trash=False)
 
 
 def runs_for(principal: Principal) -> QuerySet[Run]:
     """Return the runs that this one may see."""
+    return _seen_by(principal).filter(deleted_at__isnull=True)
+
+
+def trash_for(principal: Principal) -> QuerySet[Run]:
+    """Return the runs in the trash that this one could see before; what may be done with them depends on the role."""
+    return _seen_by(principal).filter(deleted_at__isnull=False)
+
+
+def _seen_by(principal: Principal) -> QuerySet[Run]:
     if principal.role >= Role.VIEWER:
         return Run.objects.all()
     seen = Q(public=True)

@@ -232,6 +232,8 @@ QFLARE_CLOCK_SECONDS = env_number("QFLARE_CLOCK_SECONDS", 1, 0.05, 60)
 """How often a coordinator looks at deadlines when nothing wakes it."""
 QFLARE_SWEEP_SECONDS = env_number("QFLARE_SWEEP_SECONDS", 3600, 1, 86_400 * 30)
 """Age at which a file that no row names is swept."""
+QFLARE_TRASH_DAYS = env_number("QFLARE_TRASH_DAYS", 30, 1, 36_500)
+"""How long runs lie in the trash before they are deleted for good."""
 QFLARE_EQUAL_ERRORS_SECONDS = env_number("QFLARE_EQUAL_ERRORS_SECONDS", 10, 0, 3600)
 """For how long equal errors are only counted after one was told; then their number is told."""
 QFLARE_PROGRESS_SECONDS = env_number("QFLARE_PROGRESS_SECONDS", 5, 0, 3600)

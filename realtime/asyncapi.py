@@ -36,9 +36,9 @@ _ALL = (
     server.Bye,
 )
 SAID: dict[Kind, tuple[type[server.Payload], ...]] = {
-    Kind.DASHBOARD: (*_RUNS, server.DeviceStatus, *_ALL),
+    Kind.DASHBOARD: (*_RUNS, server.DeviceStatus, server.RunTrash, *_ALL),
     Kind.CLIENTS: (*_RUNS, server.Assignment, server.Cancel, server.Challenge, *_ALL),
-    Kind.ADMIN: (*_RUNS, server.DeviceStatus, server.Assignment, server.Cancel, *_ALL),
+    Kind.ADMIN: (*_RUNS, server.DeviceStatus, server.RunTrash, server.Assignment, server.Cancel, *_ALL),
     Kind.GENERAL: (*_RUNS, *_ALL),
 }
 """What the server says on each type of connection."""

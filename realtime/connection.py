@@ -277,7 +277,7 @@ class Connection:
         return follows_unasked(self.kind, stream, self.principal.device_id) and self._sees(stream, labels)
 
     def _sees(self, stream: str, labels: Labels) -> bool:
-        return self.principal.sees(stream, task=labels.task, public=labels.public)
+        return self.principal.sees(stream, task=labels.task, public=labels.public, in_trash=labels.in_trash)
 
     def _lose(self, streams: list[str]) -> None:
         self.drop(streams)

@@ -176,7 +176,7 @@ class Hub:
             if not self._is_awake:
                 await query(histories.look)
                 for head in await query(read_heads, frozenset()):
-                    self._streams[head.name] = _Stream(head.epoch, head.head, Labels(head.task, head.public))
+                    self._streams[head.name] = _Stream(head.epoch, head.head, head.labels)
                 self._is_awake = True
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -330,12 +330,11 @@ class Hub:
     def _compare(self, head: StreamHead) -> None:
         if not self._is_awake:
             return  # the last connection left while the log was asked
-        labels = Labels(head.task, head.public)
         stream = self._streams.get(head.name)
         if stream is None:
             # All streams were known when the first connection came, so this one began later: all of it is news.
-            stream = self._streams[head.name] = _Stream(head.epoch, 0, labels)
-        self._relabel(head.name, stream, labels)
+            stream = self._streams[head.name] = _Stream(head.epoch, 0, head.labels)
+        self._relabel(head.name, stream, head.labels)
         if head.epoch != stream.epoch:
             self._take_other_history(head.name, stream, head.epoch, head.head)
         elif head.head > stream.last:

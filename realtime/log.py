@@ -13,6 +13,7 @@ from fl.models import Event, Stream
 from realtime.database import query
 from realtime.frames import Frame
 from realtime.limits import CHUNK_EVENTS
+from realtime.messages import Labels
 
 KEPT_BYTES = 4 * 1024 * 1024
 """About how much of the log is kept: some five thousand usual events. The newest page is kept whatever it takes."""
@@ -27,6 +28,12 @@ class StreamHead:
     head: int
     task: str
     public: bool
+    in_trash: bool = False
+
+    @property
+    def labels(self) -> Labels:
+        """What decides, beside its name, who may see it."""
+        return Labels(self.task, self.public, self.in_trash)
 
 
 class LogEntry:
@@ -139,4 +146,4 @@ def read_events(stream: str, epoch: str, *, after: int, to: int) -> list[LogEntr
 def read_heads(device_streams: frozenset[str]) -> list[StreamHead]:
     """Return where all streams stand, except those of devices that are not named."""
     rows = Stream.objects.filter(~Q(name__startswith="device:") | Q(name__in=device_streams))
-    return [StreamHead(*row) for row in rows.values_list("name", "epoch", "head", "task", "public")]
+    return [StreamHead(*row) for row in rows.values_list("name", "epoch", "head", "task", "public", "in_trash")]

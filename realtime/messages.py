@@ -33,6 +33,7 @@ class Labels:
 
     task: str = ""
     public: bool = False
+    in_trash: bool = False
 
 
 class Logged:
@@ -80,6 +81,7 @@ def event_message(group: str, recorded: Recorded, frame: str) -> LayerMessage:
         "seq": recorded.seq,
         "task": recorded.task,
         "public": recorded.public,
+        "in_trash": recorded.in_trash,
         "frame": frame,
     }
 
@@ -135,7 +137,11 @@ def logged_of(message: LayerMessage) -> Logged:
     Raises:
         KeyError: a field is missing.
     """
-    labels = Labels(task=message.get("task", ""), public=bool(message.get("public", False)))
+    labels = Labels(
+        task=message.get("task", ""),
+        public=bool(message.get("public", False)),
+        in_trash=bool(message.get("in_trash", False)),
+    )
     return Logged(message["stream"], message["epoch"], message["seq"], Frame(message["frame"]), labels)
 
 

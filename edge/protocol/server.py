@@ -175,6 +175,15 @@ class ErrorNotification(Payload, kw_only=True, frozen=True):
     count: int = 1
 
 
+class RunTrash(Payload, kw_only=True, frozen=True):
+    """A run was moved to the trash, where its stream is nobody's any more, or restored from there."""
+
+    event: ClassVar[str] = "run_trash"
+    run_id: int
+    run_name: str
+    state: Literal["in_trash", "restored"]
+
+
 class Broadcast(Payload, kw_only=True, frozen=True):
     """A message of an admin to the people and devices of some connection types."""
 
@@ -351,6 +360,7 @@ DURABLE: tuple[type[Payload], ...] = (
     ModelAggregation,
     DeviceStatus,
     ErrorNotification,
+    RunTrash,
     Broadcast,
     Assignment,
     Cancel,

@@ -23,6 +23,7 @@ from fl.exceptions import (
     Conflict,
     EncodedBody,
     FlError,
+    InTrash,
     Invalid,
     LengthRequired,
     NotAllowed,
@@ -116,6 +117,10 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an address that does not exist: in the API's shape under `/api/`, elsewhere by a page."""
     if not request.path.startswith("/api/"):
+        # Who could see a run is told where it is, whichever of its pages was asked for.
+        if isinstance(exception.__cause__, InTrash):
+            page = loader.render_to_string("runs/in_trash.html", {"gone": exception.__cause__}, request)
+            return HttpResponse(page, status=HTTPStatus.NOT_FOUND)
         return defaults.page_not_found(request, exception)
     action = "see /api/docs/ for the addresses; each ends with a slash"
     return JsonResponse(_body("not_found", "there is nothing at this address", action), status=404)

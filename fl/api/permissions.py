@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class ByRole(BasePermission):
-    """Viewers read, operators command; the classes below ask for more."""
+    """Viewers read, operators command, admins delete; the classes below ask for more."""
 
     reads: ClassVar[Role] = Role.VIEWER
     commands: ClassVar[Role] = Role.OPERATOR
+    deletes: ClassVar[Role] = Role.ADMIN
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         """Let the request pass, or raise what is missing.
@@ -27,13 +28,18 @@ class ByRole(BasePermission):
             Unauthenticated: nobody is signed in.
             NotAllowed: the one who asks is no person, or has too low a role.
         """
-        needed = self.reads if request.method in SAFE_METHODS else self.commands
+        needed = self._needed(request.method)
         if principal_of(request).role >= needed:
             return True
         name = role_names(needed)[-1]
         if device_of(request) is None and not request.user.is_authenticated:
             raise Unauthenticated(f"this needs a signed-in {name}", action="sign in")
         raise NotAllowed(f"this needs the role {name}", action="ask an admin for the role")
+
+    def _needed(self, method: str | None) -> Role:
+        if method in SAFE_METHODS:
+            return self.reads
+        return self.deletes if method == "DELETE" else self.commands
 
 
 class ForOperators(ByRole):

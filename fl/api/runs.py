@@ -1,4 +1,4 @@
-"""Runs over REST: make them, steer them, read their rounds and fetch their models."""
+"""Runs over REST: make them, steer them, throw them away, read their rounds and fetch their models."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -21,18 +21,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from fl import runs
+from fl import runs, trash
 from fl.api.authentication import person_of, principal_of
 from fl.api.idempotency import Answer, once
+from fl.api.permissions import ForAdmins
 from fl.api.schema import COMMAND_PARAMETERS
 from fl.api.streaming import MEDIA_TYPE, send_weights
 from fl.exceptions import NotFound
 from fl.lifecycle import AssignmentState, RoundState, RunState, run_actions
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.queries.run_list import tagged
+from fl.queries.trash import run_in_trash
 from fl.runs import RunPlan
 from fl.tags import LONGEST_TAG, MAX_TAGS
-from fl.visibility import runs_for
+from fl.visibility import runs_for, trash_for
 
 # ── what they look like ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,7 +55,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
             *("task", "task_digest", "strategy", "strategy_config", "steps", "seed"),
             *("rounds", "cohort_size", "quorum", "cohort_wait_seconds", "deadline_seconds"),
             *("min_examples", "max_update_norm", "local_epochs", "batch_size", "learning_rate", "momentum"),
-            *("public", "keep_updates", "round", "model_version", "best_version"),
+            *("public", "keep_updates", "is_protected", "round", "model_version", "best_version"),
             *("created_by", "created_at", "started_at", "ended_at"),
         ]
         read_only_fields = fields
@@ -61,6 +63,20 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     def get_actions(self, run: Run) -> list[str]:
         round_state = vars(run)["round_state"]  # which `_runs` annotates
         return run_actions(RunState(run.state), RoundState(round_state) if round_state else None)
+
+
+class TrashedRunSerializer(serializers.ModelSerializer[Run]):
+    """A run in the trash."""
+
+    goes_at = serializers.SerializerMethodField(help_text="When it is deleted for good.")
+
+    class Meta:
+        model = Run
+        fields = ["id", "label", "name", "state", "task", "strategy", "created_at", "ended_at", "deleted_at", "goes_at"]
+        read_only_fields = fields
+
+    def get_goes_at(self, run: Run) -> datetime | None:
+        return None if run.deleted_at is None else trash.goes_at(run.deleted_at)
 
 
 class StepSerializer(serializers.Serializer[Mapping[str, Any]]):
@@ -300,6 +316,55 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
         wanted = StopSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         return self._steer(request, partial(runs.stop_run, after_round=wanted.validated_data["after_round"]))
+
+    @extend_schema(request=None, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
+    @action(detail=True, methods=["post"], filterset_class=None, permission_classes=[ForAdmins])
+    def protect(self, request: Request, pk: int) -> Response:
+        """Protect a run from the trash."""
+        return self._steer(request, trash.protect_run)
+
+    @extend_schema(request=None, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
+    @action(detail=True, methods=["post"], filterset_class=None, permission_classes=[ForAdmins])
+    def unprotect(self, request: Request, pk: int) -> Response:
+        """End the protection of a run."""
+        return self._steer(request, trash.unprotect_run)
+
+    @extend_schema(responses={200: TrashedRunSerializer}, parameters=COMMAND_PARAMETERS)
+    def destroy(self, request: Request, pk: int) -> Response:
+        """Move a run that has ended to the trash, from where it can be restored until it is deleted for good."""
+        by, now = person_of(request), timezone.now()
+
+        # It is looked up within: sent again, there is no such run, and yet the same answer.
+        def command() -> Answer:
+            return Answer(200, TrashedRunSerializer(trash.move_to_trash(run=self.get_object(), now=now, by=by)).data)
+
+        return once(request, command)
+
+    @extend_schema(request=None, responses=RunSerializer, parameters=COMMAND_PARAMETERS)
+    @action(detail=True, methods=["post"], filterset_class=None, permission_classes=[ForAdmins])
+    def restore(self, request: Request, pk: int) -> Response:
+        """Restore a run from the trash."""
+        by, now = person_of(request), timezone.now()
+
+        def command() -> Answer:
+            return self._answer(
+                trash.restore_run(run=run_in_trash(principal_of(request), pk), now=now, by=by), status=200
+            )
+
+        return once(request, command)
+
+    @extend_schema(operation_id="runs_trash_list", responses=TrashedRunSerializer(many=True))
+    @action(
+        detail=False,
+        filterset_class=None,
+        permission_classes=[ForAdmins],
+        serializer_class=TrashedRunSerializer,
+        url_path="trash",
+    )
+    def in_trash(self, request: Request) -> Response:
+        """List the runs in the trash, what came last first."""
+        found = trash_for(principal_of(request)).order_by("-deleted_at", "-pk")
+        return self.get_paginated_response(self.get_serializer(self.paginate_queryset(found), many=True).data)
 
     def _steer(self, request: Request, use_case: Steer) -> Response:
         run, by, now = self.get_object(), person_of(request), timezone.now()

@@ -20,6 +20,8 @@ class Stream(models.Model):
     """For the stream of a run: its task; devices that offer it may follow."""
     public = models.BooleanField(default=False)
     """For the stream of a run: everybody may follow."""
+    in_trash = models.BooleanField(default=False)
+    """For the stream of a run: it lies in the trash, and nobody may follow."""
 
     def __str__(self) -> str:
         return f"{self.name} at {self.head}"

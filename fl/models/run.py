@@ -57,6 +57,10 @@ class Run(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     last_served_at = models.DateTimeField(null=True, blank=True)
     """When a round of it last got a cohort; waiting runs are served least recently served first."""
+    is_protected = models.BooleanField(default=False)
+    """It cannot be moved to the trash."""
+    deleted_at = models.DateTimeField(null=True, blank=True)
+    """Since when it lies in the trash (`fl.trash`), where nobody sees it but there."""
 
     class Meta:
         ordering = ["-pk"]
@@ -77,6 +81,10 @@ class Run(models.Model):
                 condition=Q(state__in=["completed", "failed", "stopped"], ended_at__isnull=False)
                 | Q(state__in=["pending", "running", "paused"], ended_at__isnull=True),
                 name="run_that_ended_says_when",
+            ),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True) | Q(ended_at__isnull=False, is_protected=False),
+                name="run_in_the_trash_is_over_and_unprotected",
             ),
         ]
 

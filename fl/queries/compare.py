@@ -47,12 +47,12 @@ class Curve:
     def best(self, name: str) -> "Point | None":
         """Return the best value of a metric and the first round that had it."""
         known = self._known(name)
-        return max(known, key=lambda point: (SIGNS[name] * point.value, -point.round)) if known else None
+        return Point(*max(known, key=lambda pair: SIGNS[name] * pair[0])) if known else None
 
     def last(self, name: str) -> "Point | None":
         """Return the newest value of a metric."""
         known = self._known(name)
-        return known[-1] if known else None
+        return Point(*known[-1]) if known else None
 
     def drawn(self, most: int) -> "DrawnCurve":
         """Return it as scripts draw it, in at most so many columns, which are to be more than NEWEST."""
@@ -87,9 +87,10 @@ class Curve:
         values: list[float | None] = getattr(self, name)
         return values
 
-    def _known(self, name: str) -> "list[Point]":
+    def _known(self, name: str) -> list[tuple[float, int]]:
+        """Return the values that there are, each with its round, oldest first."""
         values = zip(self._values(name), self.rounds, strict=True)
-        return [Point(value, number) for value, number in values if value is not None]
+        return [(value, number) for value, number in values if value is not None]
 
 
 @dataclass(frozen=True)

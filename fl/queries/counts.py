@@ -7,9 +7,10 @@ from fl.models import PresenceLease, Run
 
 
 def runs_by_state() -> dict[str, int]:
-    """Count the runs in each state; none is left out."""
+    """Count the runs in each state, less those in the trash; no state is left out."""
     counts = {str(state): 0 for state in RunState}
-    counts.update(Run.objects.order_by().values_list("state").annotate(runs=Count("pk")))
+    there = Run.objects.filter(deleted_at__isnull=True)
+    counts.update(there.order_by().values_list("state").annotate(runs=Count("pk")))
     return counts
 
 

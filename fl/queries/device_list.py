@@ -1,5 +1,6 @@
 """The list of devices: which of them are asked for, in which order, and how many there are of each kind."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -179,9 +180,15 @@ def _in_order(lines: Iterable[DeviceLine], wish: Wish) -> list[DeviceLine]:
 def _with_rounds(lines: Sequence[DeviceLine]) -> list[DeviceLine]:
     # By device alone, so that an index has all of the answer; of a page's devices, or of all at once.
     few = Q(device__in=_numbers(lines)) if len(lines) <= DEVICES_A_PAGE else Q()
-    counted = Assignment.objects.filter(few).order_by().values_list("device").annotate(rounds=Count("pk"))
-    rounds = dict(counted)
-    return [replace(line, rounds=rounds.get(line.status.device_id, 0)) for line in lines]
+    rounds = _counted(few)
+    # For the same reason what is in the trash, which is little, is counted by itself.
+    rounds.subtract(_counted(few & Q(round__run__deleted_at__isnull=False)))
+    return [replace(line, rounds=rounds[line.status.device_id]) for line in lines]
+
+
+def _counted(condition: Q) -> Counter[int]:
+    rows = Assignment.objects.filter(condition).order_by().values_list("device").annotate(rounds=Count("pk"))
+    return Counter(dict(rows))
 
 
 def _with_accuracy(lines: Sequence[DeviceLine]) -> list[DeviceLine]:

@@ -107,7 +107,7 @@ def device_view(principal: Principal, device_id: int, *, hours: int, page: int, 
             attention=reasons_to_look(device, status, now),
             history=_history(device, now - timedelta(hours=hours), now),
             rounds=_parts(assignments.order_by("-pk")[first : first + ROUNDS_A_PAGE]),
-            total_rounds=device.assignments.count(),
+            total_rounds=assignments.count(),
             updates=_updates(assignments),
             events=_events_about(device),
             own_events=_own_events(device) if principal.sees(device.stream) else None,
@@ -119,7 +119,8 @@ def device_view(principal: Principal, device_id: int, *, hours: int, page: int, 
 
 
 def _assignments(device: Device) -> QuerySet[Assignment]:
-    rows = Assignment.objects.filter(device=device).select_related("round__run", "update", "device")
+    there = Assignment.objects.filter(device=device, round__run__deleted_at__isnull=True)
+    rows = there.select_related("round__run", "update", "device")
     return rows.defer("device__public_key", "update__manifest", "update__signature")
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Count, Q, QuerySet
 
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, Spread, TrainingProgress
-from fl.exceptions import NotFound
+from fl.exceptions import InTrash, NotFound
 from fl.feed import TROUBLED
 from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
 from fl.models import Assignment, Event, GlobalModel, Round, Run
@@ -17,7 +17,8 @@ from fl.queries.events import feed_events
 from fl.queries.marks import Mark, pauses_of
 from fl.queries.positions import Positions, positions_of
 from fl.snapshots import consistent_read
-from fl.visibility import Principal, runs_for
+from fl.trash import goes_at
+from fl.visibility import Principal, runs_for, trash_for
 
 RECENT_RUNS = 8
 
@@ -89,13 +90,13 @@ def overview(principal: Principal, run_id: int | None = None) -> Overview:
         recent = list(runs_for(principal).select_related("best_model", "created_by").order_by("-pk")[:RECENT_RUNS])
         run = _chosen(principal, recent, run_id)
         assignments = _assignments(run)
-        shown = [run, *recent] if run else recent
+        positions = positions_of(principal, [run, *recent] if run else recent)
         return Overview(
             view=_run_view(run, assignments) if run else None,
             recent=recent,
             devices=statuses(all_devices(), assignments),
-            events=feed_events(principal, run),
-            positions=positions_of(principal, shown),
+            events=feed_events(positions, run),
+            positions=positions,
         )
 
 
@@ -103,12 +104,18 @@ def visible_run(principal: Principal, run_id: int) -> Run:
     """Return a run that this one may see.
 
     Raises:
+        InTrash: it was moved to the trash.
         NotFound: there is none.
     """
     run = runs_for(principal).select_related("best_model", "created_by").filter(pk=run_id).first()
-    if run is None:
+    if run is not None:
+        return run
+    gone = trash_for(principal).filter(pk=run_id).first()
+    if gone is None or gone.deleted_at is None:
         raise NotFound(f"there is no run {run_id}")
-    return run
+    raise InTrash(
+        gone.pk, label=gone.label, name=gone.name, deleted_at=gone.deleted_at, goes_at=goes_at(gone.deleted_at)
+    )
 
 
 def median_seconds(rounds: Iterable[RoundLine]) -> float | None:

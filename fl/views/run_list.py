@@ -19,6 +19,8 @@ from fl.queries.run_list import NEWEST, RunList, Wishes, run_list, run_number
 from fl.roles import Role
 from fl.views.page import PageState, number_in, shown
 
+MOST_TICKED = 100
+"""More than can be compared: many can be moved to the trash at once."""
 FILTERS = ("state", "task", "strategy", "tag", "text")
 
 
@@ -99,7 +101,7 @@ def _wishes(request: HttpRequest, *, names_shown: bool) -> Wishes:
 
 def _ticked(request: HttpRequest) -> list[int]:
     numbers = (run_number(text) for text in request.GET.getlist("run"))
-    return list(dict.fromkeys(number for number in numbers if number is not None))[: 2 * MOST]
+    return list(dict.fromkeys(number for number in numbers if number is not None))[:MOST_TICKED]
 
 
 def _address(wishes: Wishes, ticked: Iterable[int], **changes: str | int) -> str:

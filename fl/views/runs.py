@@ -27,6 +27,7 @@ from fl.roles import Role
 from fl.strategies import StrategyError
 from fl.tasks import task_named, task_names
 from fl.views.page import PageState, number_in, person_at, sentence_of, shown, way_back
+from fl.views.run_tabs import or_404
 
 
 @never_cache
@@ -158,7 +159,7 @@ def extend_deadline(request: HttpRequest, run_id: int) -> HttpResponseBase:
 def stop_run(request: HttpRequest, run_id: int) -> HttpResponseBase:
     """Ask whether to stop after this round or now; stop."""
     if request.method != "POST":
-        found = queries.visible_run(principal_of(request), run_id)
+        found = or_404(queries.visible_run, principal_of(request), run_id)
         state = PageState(page="stop", positions={}, viewer=viewer_of(request))
         return shown(request, "stop", "runs/stop.html", state, run=found)
     after_round = request.POST.get("when") != "now"

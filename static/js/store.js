@@ -42,6 +42,7 @@ export class Store {
     this.figures = byKey(state.figures ?? [], "run_id");
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));
     this.news = [];
+    this.trashed = new Set();
     this.skew = state.now ? Date.parse(state.now) - Date.now() : 0;
     const readings = (event, statuses) => statuses.map((status) => readingOf(this.words, event, status));
     this.#readings = new Map([...readings("fl_status_update", state.runs), ...readings("device_status", state.devices)]);
@@ -187,6 +188,14 @@ const REDUCERS = {
 
   error_notification(store, data, frame) {
     notify(store, data.severity, data.title, [data.detail, data.action].filter(Boolean).join(" "), data.count);
+    store.tellEvent(frame);
+  },
+
+  run_trash(store, { run_id, run_name, state }, frame) {
+    const isGone = state === "in_trash";
+    store.trashed[isGone ? "add" : "delete"](run_id);
+    store.touch("trash");
+    if (isGone && (run_id === store.runId || store.curves.has(run_id))) notify(store, "warning", gettext("{run_name} was moved to the trash", { run_name }), gettext("This page shows it as it was."));
     store.tellEvent(frame);
   },
 

@@ -99,12 +99,21 @@ class World:
         printed = self.server.manage("shell", "-v0", "-c", PREPARE % devices)
         return json.loads(printed.strip().splitlines()[-1])
 
-    def start_fleet(self, tokens, task="digits"):
-        """Start a process with a device for each token, all over the real wire."""
+    def start_fleet(self, tokens, task="digits", further=()):
+        """Start a process with a device for each token, all over the real wire, with further options."""
         file = self.folder / "tokens"
         file.write_text("\n".join(tokens) + "\n")
         command = [sys.executable, "-m", "edge", "fleet", self.url, "--devices", str(len(tokens)), "--task", task]
-        options = ["--tokens-file", str(file), "--home", str(self.folder / "fleet"), "--no-model", "--name", "device"]
+        options = [
+            "--tokens-file",
+            str(file),
+            "--home",
+            str(self.folder / "fleet"),
+            "--no-model",
+            "--name",
+            "device",
+            *further,
+        ]
         with (self.folder / "fleet.log").open("w") as log:
             fleet = subprocess.Popen([*command, *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         self._fleets.append(fleet)

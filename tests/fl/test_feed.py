@@ -72,6 +72,7 @@ def payloads():
         for presence in ("online", "offline")
     )
     yield from (server.ErrorNotification(**ERROR, severity=severity) for severity in ("info", "warning", "error"))
+    yield from (server.RunTrash(run_id=1, run_name="winter", state=state) for state in ("in_trash", "restored"))
     yield from (server.Broadcast(**BROADCAST, level=level) for level in ("info", "warning", "error"))
 
 

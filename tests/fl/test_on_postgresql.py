@@ -21,6 +21,7 @@ MODULES = [
     "prepared",
     "retention",
     "snapshots",
+    "trash",
     "updates",
 ]
 

@@ -69,6 +69,14 @@ def test_the_query_gives_the_streams_of_the_table(who):
     assert found == {name for (name, _, _), seers in SEEN.items() if who in seers}
 
 
+@pytest.mark.parametrize("who", PRINCIPALS)
+def test_nobody_sees_the_stream_of_a_run_in_the_trash(who):
+    Stream.objects.create(name="run:1", task="linear", public=True, in_trash=True)
+
+    assert not PRINCIPALS[who].sees("run:1", task="linear", public=True, in_trash=True)
+    assert not streams_for(PRINCIPALS[who]).exists()
+
+
 tasks = st.sampled_from(["linear", "digits", "fashion-mnist"])
 principals = st.builds(
     Principal,
@@ -82,7 +90,7 @@ names = (
     | st.integers(1, 12).map("device:{}".format)
     | st.sampled_from(["system", *(f"audience:{audience}" for audience in AUDIENCES)])
 )
-streams = st.builds(Stream, name=names, task=tasks | st.just(""), public=st.booleans())
+streams = st.builds(Stream, name=names, task=tasks | st.just(""), public=st.booleans(), in_trash=st.booleans())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -91,12 +99,15 @@ def test_the_query_agrees_with_the_rule_on_any_rows(db, principal, rows):
     Stream.objects.all().delete()
     for row in rows:
         # Only the streams of runs have labels.
-        row.task, row.public = (row.task, row.public) if row.name.startswith("run:") else ("", False)
+        if not row.name.startswith("run:"):
+            row.task, row.public, row.in_trash = "", False, False
     Stream.objects.bulk_create(rows)
 
     found = set(streams_for(principal).values_list("name", flat=True))
 
-    assert found == {row.name for row in rows if principal.sees(row.name, task=row.task, public=row.public)}
+    assert found == {
+        row.name for row in rows if principal.sees(row.name, task=row.task, public=row.public, in_trash=row.in_trash)
+    }
 
 
 # ── who one is ────────────────────────────────────────────────────────────────────────────────────────────────────────

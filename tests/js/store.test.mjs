@@ -274,3 +274,26 @@ test("the best of a run stays until a model is better, and its end is when it wa
   const { best, last, ended_at } = store.figures.get(1);
   assert.deepEqual([best.value, last.value, ended_at], [0.5, 0.25, "2030-01-01T12:00:00Z"]);
 });
+
+const TRASH = { run_id: 1, run_name: "a run", state: "in_trash" };
+
+test("a run that was moved to the trash is known as such until it is restored, and its own page says so", () => {
+  const store = storeOf();
+
+  store.apply(durable("run_trash", TRASH, 1, "system"));
+  assert.ok(store.trashed.has(1) && store.changed.has("trash"));
+  assert.deepEqual(store.news.map(({ title }) => title), ["a run was moved to the trash"]);
+
+  store.apply(durable("run_trash", { ...TRASH, state: "restored" }, 2, "system"));
+  assert.equal(store.trashed.size, 0);
+  assert.equal(store.news.length, 1);
+});
+
+test("a page that is about other runs has no notice of one that goes to the trash", () => {
+  const store = storeOf({ page: "runs", run_id: null, runs: [status(), status({ run_id: 2 })] });
+
+  store.apply(durable("run_trash", TRASH, 1, "system"));
+
+  assert.ok(store.trashed.has(1));
+  assert.deepEqual(store.news, []);
+});

@@ -11,10 +11,11 @@ from django.test import Client
 from django.utils import timezone
 
 from edge.protocol.server import Position
+from fl import runs, trash
 from fl.models import AuditEntry, Event, IdempotentRequest, Run, Stream
 from realtime.authentication import origin_is_allowed
 from realtime.process import this_process
-from tests.builders import person
+from tests.builders import person, started_run
 from tests.realtime.acts import cookie_of, make_stream, note, record, record_many, status
 from tests.realtime.sockets import Closed, Socket
 
@@ -556,6 +557,55 @@ async def test_a_run_that_is_public_no_more_is_taken_away_and_named(loop, settin
     await record("run:2", note("public"))
     assert (await anybody.frame())["data"]["title"] == "public"
     assert (await watching.until("error_notification", title="private too"))["stream"] == "run:1"
+
+
+@pytest.mark.parametrize("is_told_by_an_event", [True, False])
+async def test_the_stream_of_a_run_in_the_trash_is_taken_from_all_and_is_answered_like_none(
+    loop, settings, is_told_by_an_event
+):
+    settings.QFLARE_POLL_SECONDS = 3600
+    ada, run = await asyncio.to_thread(lambda: (person("ada", "admin"), started_run(public=True)))
+    await asyncio.to_thread(lambda: runs.stop_run(run=run, now=timezone.now()))
+    anybody, watching = await connected("/ws", "", "eve"), await connected("/ws/dashboard", "viewer", "vera")
+    for socket in (anybody, watching):
+        await socket.say("sub", streams=[run.stream])
+        await socket.until("recent_events", stream=run.stream)
+
+    await asyncio.to_thread(lambda: trash.move_to_trash(run=run, now=timezone.now(), by=ada))
+    if is_told_by_an_event:
+        await record(run.stream, note("not to be heard"))
+    else:
+        await this_process().hub.poll()
+
+    for socket in (anybody, watching):
+        error = await socket.until("error")
+        assert (error["data"]["code"], run.stream in error["data"]["message"]) == ("unauthorized", True)
+        await socket.say("sub", streams=[run.stream], id="again")
+        assert (await socket.until("error"))["data"]["code"] == "not_found"
+        await record("audience:general", note("still here"))
+        assert (await socket.until("error_notification"))["data"]["title"] == "still here"
+
+
+async def test_people_are_told_when_a_run_goes_to_the_trash_and_its_stream_goes_on_once_it_is_back(loop, settings):
+    settings.QFLARE_POLL_SECONDS = 3600
+    run = await asyncio.to_thread(started_run)
+    await asyncio.to_thread(lambda: runs.stop_run(run=run, now=timezone.now()))
+    before, anybody = await asyncio.to_thread(Stream.objects.get, pk=run.stream), await connected("/ws", "", "eve")
+    watching = await connected("/ws/dashboard")
+
+    await asyncio.to_thread(lambda: trash.move_to_trash(run=run, now=timezone.now()))
+    gone = await watching.until("run_trash")
+    await this_process().hub.poll()
+    await asyncio.to_thread(lambda: trash.restore_run(run=run, now=timezone.now()))
+    back = await watching.until("run_trash")
+    await watching.say("sub", streams=[run.stream])
+    again = await watching.until("recent_events", stream=run.stream)
+
+    assert (gone["stream"], gone["data"]["state"]) == ("system", "in_trash")
+    assert (back["data"]["run_id"], back["data"]["state"]) == (run.pk, "restored")
+    assert (again["data"]["epoch"], again["data"]["to"]) == (before.epoch, before.head)
+    await record("audience:general", note("all there was"))
+    assert (await anybody.frame())["data"]["title"] == "all there was"
 
 
 async def test_a_person_who_is_switched_off_is_ended_at_once(loop):

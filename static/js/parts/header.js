@@ -1,6 +1,6 @@
 // The head of a run: its state, why, and when it began.
 
-import { field, part, setField, setTime, setWord } from "../dom.js";
+import { field, part, setField, setTime, setWord, show } from "../dom.js";
 import { gettext } from "../texts.js";
 import { asTime } from "../times.js";
 
@@ -13,6 +13,7 @@ export function mount(store) {
       const { run, words } = store;
       setWord(field(root, "chip"), words.run[run.state]);
       setField(root, "reason", run.reason);
+      show(root.querySelector("[data-throw]"), run.actions.length === 0);
       const started = field(root, "started");
       if (run.started_at && !started.querySelector("time")) {
         const moment = document.createElement("time");

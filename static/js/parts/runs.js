@@ -13,11 +13,12 @@ export function mount(store) {
   ticks(root);
   const rows = new Map([...root.querySelectorAll("[data-run]")].map((row) => [Number(row.dataset.run), row]));
   return {
-    slices: ["runs", "figures"],
+    slices: ["runs", "figures", "trash"],
     paint() {
       for (const [id, row] of rows) {
         if (store.runs.has(id)) paintStatus(row, store.runs.get(id), store.words);
         if (store.figures.has(id)) paintFigures(row, store.figures.get(id));
+        paintTrash(row, store.trashed.has(id));
       }
       paintNews(root, store);
       this.second();
@@ -41,6 +42,17 @@ function paintStatus(row, status, words) {
   if (status.started_at) row.dataset.started ??= status.started_at;
 }
 
+/** A run that is in the trash keeps its row until the page is read again, and cannot be chosen. */
+function paintTrash(row, isGone) {
+  const box = row.querySelector("input[name=run]");
+  if (box.disabled !== isGone) {
+    box.disabled = isGone;
+    box.checked &&= !isGone;
+    box.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  if (isGone) setWord(field(row, "state").firstElementChild, { word: gettext("In the trash"), tone: "plain", icon: "trash-2" }, field(row, "state"));
+}
+
 function paintFigures(row, { best, last, ended_at }) {
   paintFigure(field(row, "best"), best);
   paintFigure(field(row, "last"), last);
@@ -57,7 +69,7 @@ function paintFigure(cell, figure) {
 
 function paintNews(root, store) {
   const newest = Number(root.dataset.newest);
-  const count = [...store.runs.keys()].filter((id) => id > newest).length;
+  const count = [...store.runs.keys()].filter((id) => id > newest && !store.trashed.has(id)).length;
   setField(root, "news_count", ngettext("{count} new run", "{count} new runs", count));
   show(field(root, "news"), count > 0);
 }
@@ -67,11 +79,13 @@ function ticks(root) {
   const form = root.querySelector("[data-compare]");
   const button = form.querySelector("[data-go]");
   if (!button) return;
+  const throws = form.querySelector("[data-throw]");
   const most = Number(root.dataset.most);
   const boxes = [...form.querySelectorAll("input[name=run]")];
   const paint = () => {
     const chosen = boxes.filter((box) => box.checked).length;
     button.disabled = chosen < 2 || chosen > most;
+    if (throws) throws.disabled = !chosen;
     setText(button.querySelector("[data-word]"), chosen ? ngettext("Compare {count} run", "Compare {count} runs", chosen) : gettext("Compare"));
     setField(form, "ticked", chosen > most ? gettext("At most {most} runs can be compared", { most }) : chosen < 2 ? gettext("Tick two to {most} runs to compare them", { most }) : "");
   };

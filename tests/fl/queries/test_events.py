@@ -12,15 +12,18 @@ from fl.models import Event
 from fl.queries.event_filters import EventFilter, matching
 from fl.queries.events import (
     EVENTS_FOR_A_PAGE,
+    FEED_EVENTS,
     LINES_A_PAGE,
     Place,
     all_events,
     device_named,
+    feed_events,
     page_of_events,
 )
+from fl.queries.positions import positions_of
 from fl.roles import Role
 from fl.visibility import Principal
-from tests.builders import NOW, at, participant
+from tests.builders import NOW, at, participant, started_run
 from tests.fl.test_feed import STATUS, payloads
 from tests.fl.views.answers import after_one_round
 
@@ -276,6 +279,36 @@ def test_what_was_deleted_from_the_log_costs_a_search_no_time(hurried):
 
     assert [titles(page) for page in pages] == [[], ["needle"]]
     assert [line.told.title for line in all_events(VIEWER, EventFilter())] == ["needle", "the newest"]
+
+
+# ── the feed ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_feed_has_the_newest_events_of_its_run_and_of_the_server_together():
+    run, other = started_run(), started_run()
+    record(server.Broadcast(message="noon", sender="ada", audiences=["dashboard"]), "audience:dashboard", now=at(10))
+    for number in range(FEED_EVENTS):
+        record(note(f"note {number}"), now=at(20 + number))
+    record(note("of the run"), stream=run.stream, now=at(15))
+    record(note("of another"), stream=other.stream, now=at(1000))
+
+    feed_of_viewer = feed_events(positions_of(VIEWER, [run]), run)
+    feed_of_anybody = feed_events(positions_of(Principal(), [run]), run)
+
+    assert [event.seq for event in feed_of_viewer] == sorted(event.seq for event in feed_of_viewer)
+    assert {event.stream_id for event in feed_of_viewer} == {"system"}
+    assert len(feed_of_viewer) == FEED_EVENTS
+    assert feed_of_anybody == []
+
+
+def test_a_feed_of_few_events_has_all_of_them_in_the_order_of_the_clock():
+    run = started_run()
+    record(note("later"), now=at(30))
+    record(note("of the run"), stream=run.stream, now=at(20))
+
+    titles_of_notes = [json.loads(event.data).get("title") for event in feed_events(positions_of(VIEWER, [run]), run)]
+
+    assert [title for title in titles_of_notes if title] == ["of the run", "later"]
 
 
 # ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────
