@@ -29,8 +29,9 @@ def device_rows() -> QuerySet[Device]:
 
 
 def all_devices() -> list[Device]:
-    """Read all devices by name, with their leases and tasks."""
-    return list(device_rows().order_by("name"))
+    """Read all devices by name, with what is announced of them, whether they have a lease, and their tasks."""
+    announced = ("name", "state", "state_reason", "last_heard_at", "edge_version", "tags", "lease__device")
+    return list(device_rows().only(*announced).order_by("name"))
 
 
 def statuses(devices: Iterable[Device], assignments: Iterable[Assignment]) -> list[DeviceStatus]:

@@ -184,7 +184,7 @@ def in_order(parts: Iterable[TrainingProgress]) -> list[TrainingProgress]:
 def _models(run: Run) -> dict[int | None, GlobalModel]:
     """Read the published models of a run by their rounds, oldest first; the initial one has none."""
     published = GlobalModel.objects.filter(run=run, published_at__isnull=False).order_by("version")
-    return {model.round_id: model for model in published}
+    return {model.round_id: model for model in published.only("run", "round", "version", "metrics", "size")}
 
 
 def _lines(run: Run, rounds: Sequence[Round], models: dict[int | None, GlobalModel]) -> list[RoundLine]:
@@ -194,9 +194,13 @@ def _lines(run: Run, rounds: Sequence[Round], models: dict[int | None, GlobalMod
     return lines
 
 
+_SHOWN_OF_A_ROUND = "run", "number", "state", "reason", "started_at", "deadline_at", "ended_at", "device_metrics"
+
+
 def _counted(rounds: QuerySet[Round]) -> QuerySet[Round]:
     ended = Q(assignments__state__in=set(AssignmentState) - OPEN_ASSIGNMENTS - {AssignmentState.ACCEPTED})
-    return rounds.annotate(
+    # A long run has thousands, and half of what reading one takes are the times that no page shows.
+    return rounds.only(*_SHOWN_OF_A_ROUND).annotate(
         selected=Count("assignments"),
         received=Count("assignments", filter=Q(assignments__state=AssignmentState.ACCEPTED)),
         lost=Count("assignments", filter=ended),

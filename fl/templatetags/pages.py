@@ -1,5 +1,6 @@
 """What templates say in the words of `fl.feed`: icons, numbers with units, states, fields that scripts fill."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,15 @@ def get(mapping: Mapping[Any, Any], key: object) -> Any:
     return mapping.get(key)
 
 
+class _EncoderOfStructs(json.JSONEncoder):
+    """Lets msgspec write what Django makes safe within a page."""
+
+    def encode(self, o: object) -> str:
+        """Return a value of structs and dataclasses as JSON."""
+        return msgspec.json.encode(o).decode()
+
+
 @register.simple_tag
 def state_script(state: object, element_id: str) -> SafeString:
     """Write a value of structs and dataclasses as JSON that scripts read; numbers that are not finite become null."""
-    return json_script(msgspec.json.decode(msgspec.json.encode(state)), element_id)
+    return json_script(state, element_id, encoder=_EncoderOfStructs)

@@ -16,11 +16,19 @@ const probe = document.createElement("span");
 probe.hidden = true;
 probe.style.forcedColorAdjust = "none"; // a canvas shows curves apart by colour, whoever chooses the page's
 
+const resolved = new Map();
+document.documentElement.addEventListener("shade", () => resolved.clear());
+
 /** Return a colour of the tokens as the page shows it now. */
 export function colour(name, alpha = 1) {
+  if (!resolved.has(name)) resolved.set(name, resolve(name)); // each time it would cost a look at the whole page's styles
+  return thinned(resolved.get(name), alpha);
+}
+
+function resolve(name) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(${name})`;
-  return thinned(getComputedStyle(probe).color, alpha);
+  return getComputedStyle(probe).color;
 }
 
 /** Return a colour, as the browser tells it, with so much of it left. */

@@ -62,7 +62,7 @@ class Curve {
       const rows = [own.mean, view.smooth ? smooth(own.mean, view.smooth) : [], view.spread ? own.low : [], view.spread ? own.high : [], own.last];
       const [x, ...values] = joined(place(own), rows, place(other), other.mean);
       const [mean, smoothed, low, high, numbers, beside] = values;
-      this.columns[name] = { ...own, x, mean, low, high, numbers, beside };
+      this.columns[name] = { x, mean, low, high, numbers, beside, notFinite: own.notFinite };
       this.data[name] = [x, mean, smoothed, low, high, beside];
     }
     this.marks = this.#marks(rounds);

@@ -93,6 +93,7 @@ export function mount(store) {
   const svg = root?.querySelector("svg");
   if (!svg) return null;
   let found = [];
+  let width = Math.round(svg.clientWidth);
   const ribbon = {
     slices: ["runs", "rounds"],
     paint() {
@@ -100,22 +101,24 @@ export function mount(store) {
       const rounds = [...linesOf(store.earlier), ...inOrder(store.rounds)].filter((line) => line.number > 0);
       found = ticks(rounds, run.rounds);
       setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
-      draw(svg, found);
+      draw(svg, found, width);
       const failed = rounds.reduce((sum, line) => sum + failedOf(line), 0);
       const done = rounds.reduce((sum, line) => sum + (line.state === "completed" ? (line.rounds ?? 1) - failedOf(line) : 0), 0);
       setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
     },
   };
   svg.addEventListener("pointermove", ({ offsetX }) => {
-    const tick = found[Math.floor(offsetX / Math.min(WIDEST_STEP, svg.clientWidth / found.length))];
+    const tick = found[Math.floor(offsetX / Math.min(WIDEST_STEP, width / found.length))];
     setText(svg.querySelector("title"), tick ? words(tick) : "");
   });
-  new ResizeObserver(() => ribbon.paint()).observe(svg);
+  new ResizeObserver(([{ contentRect }]) => {
+    width = Math.round(contentRect.width);
+    ribbon.paint();
+  }).observe(svg);
   return ribbon;
 }
 
-function draw(svg, found) {
-  const width = Math.round(svg.clientWidth);
+function draw(svg, found, width) {
   const drawn = paths(found, width);
   setAttribute(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
   for (const path of svg.querySelectorAll("path")) setAttribute(path, "d", drawn.get(path.getAttribute("class")) ?? "");
