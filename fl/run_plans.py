@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_noop as _
 
-from fl.feed import plain
+from fl import feed
 from fl.models import Run
 from fl.runs import RunPlan
 from fl.strategies import STEPS, STRATEGIES
@@ -101,7 +101,7 @@ def _shown(value: object) -> str:
         case bool():
             return gettext("yes") if value else gettext("no")
         case float():
-            return plain(value)
+            return feed.plain(value)
         case list():
             return ", ".join(map(str, value))
         case _:

@@ -1,6 +1,8 @@
 // Notices: errors stay until they are dismissed, others leave after six seconds; equal ones become one with a count.
 
 import { field, part, setAttribute, setField, setIcon, setText, setTone, show } from "../dom.js";
+import { plain } from "../format.js";
+import { gettext } from "../texts.js";
 
 const TONES = { error: ["bad", "circle-alert"], warning: ["warn", "triangle-alert"], info: ["plain", "info"] };
 const MOST = 3;
@@ -81,8 +83,9 @@ export function mount(store) {
       if (!result || !announcer || Date.now() - spoken < 8000) return;
       spoken = Date.now();
       const accuracy = result.metrics?.accuracy;
-      const measured = typeof accuracy === "number" ? `, accuracy ${(accuracy * 100).toFixed(1)} per cent` : "";
-      setText(announcer, `Round ${result.round} completed${measured}`);
+      const { round } = result;
+      const said = () => gettext("Round {round} completed, accuracy {share} per cent", { round, share: plain((accuracy * 100).toFixed(1)) });
+      setText(announcer, typeof accuracy === "number" ? said() : gettext("Round {round} completed", { round }));
     },
   };
 }

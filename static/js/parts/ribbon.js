@@ -2,7 +2,9 @@
 // case: green for updates received, amber on top for those missed, red for failed rounds, tall and blue for the open one.
 
 import { field, part, setAttribute, setText } from "../dom.js";
+import { share } from "../format.js";
 import { inOrder } from "../series.js";
+import { gettext } from "../texts.js";
 
 const MOST_TICKS = 240;
 const WIDEST_STEP = 48;
@@ -85,8 +87,13 @@ function rounded(x, y, width, height, radius) {
 
 const short = (number) => Math.round(number * 100) / 100;
 
-const words = ({ from, to, kind, missed }) =>
-  `${from === to ? `Round ${from}` : `Rounds ${from} to ${to}`}: ${kind}${missed > 0 ? `, ${Math.round(missed * 100)} % of the updates missed` : ""}`;
+const KINDS = { planned: gettext("planned"), running: gettext("running"), complete: gettext("complete"), failed: gettext("failed"), stopped: gettext("stopped") };
+
+function words({ from, to, kind, missed }) {
+  const rounds = from === to ? gettext("Round {round}", { round: from }) : gettext("Rounds {from} to {to}", { from, to });
+  const state = KINDS[kind];
+  return missed > 0 ? gettext("{rounds}: {state}, {share} of the updates missed", { rounds, state, share: share(missed) }) : `${rounds}: ${state}`;
+}
 
 export function mount(store) {
   const root = part("ribbon");
@@ -100,11 +107,11 @@ export function mount(store) {
       const { run } = store;
       const rounds = [...linesOf(store.earlier), ...inOrder(store.rounds)].filter((line) => line.number > 0);
       found = ticks(rounds, run.rounds);
-      setText(field(root, "position"), run.round === null ? `No round yet, ${run.rounds} planned` : `Round ${run.round} of ${run.rounds}`);
+      setText(field(root, "position"), run.round === null ? gettext("No round yet, {rounds} planned", run) : gettext("Round {round} of {rounds}", run));
       draw(svg, found, width);
       const failed = rounds.reduce((sum, line) => sum + failedOf(line), 0);
       const done = rounds.reduce((sum, line) => sum + (line.state === "completed" ? (line.rounds ?? 1) - failedOf(line) : 0), 0);
-      setAttribute(svg, "aria-label", `${done} of ${run.rounds} rounds completed, ${failed} failed`);
+      setAttribute(svg, "aria-label", gettext("{done} of {rounds} rounds completed, {failed} failed", { done, rounds: run.rounds, failed }));
     },
   };
   svg.addEventListener("pointermove", ({ offsetX }) => {
