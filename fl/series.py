@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fl.queries.runs import RoundLine
+from fl.round_lines import RoundLine
 
 METRICS = ("accuracy", "loss")
 MOST_POINTS = 2000

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fl.queries.runs import RoundLine
+from fl.round_lines import RoundLine
 
 SUFFIX = ".qflare"
 """By which one knows the files that are ours, among those that TensorBoard reads in a folder."""

@@ -15,6 +15,7 @@ def texts_of(language: str) -> dict[str, Any]:
     The scripts know these two forms, as English and German have them; a language with others needs more of texts.js.
     """
     catalogue: Any = JSONCatalog()
-    catalogue.translation = DjangoTranslation(language, domain="djangojs", localedirs=settings.LOCALE_PATHS)
+    folders = [str(folder) for folder in settings.LOCALE_PATHS]
+    catalogue.translation = DjangoTranslation(language, domain="djangojs", localedirs=folders)
     texts: dict[str, Any] = catalogue.get_catalog()
     return texts

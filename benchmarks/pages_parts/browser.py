@@ -104,7 +104,7 @@ def _seconds_of(profile: dict[str, Any], names: tuple[str, ...]) -> float:
     for number, node in nodes.items():
         if number in inside or Path(node["callFrame"]["url"]).name.startswith(names):
             inside.update([number, *node.get("children", [])])
-    microseconds = sum(
+    microseconds: float = sum(
         delta for number, delta in zip(profile["samples"], profile["timeDeltas"], strict=True) if number in inside
     )
     return microseconds / 1e6

@@ -53,7 +53,7 @@ class Door(models.TextChoices):
 
 def acts() -> list[tuple[str, str]]:
     """Return the choices of what is noted; as a function, so that another act needs no migration."""
-    return Act.choices
+    return [(act.value, str(act.label)) for act in Act]
 
 
 class Unchangeable(RuntimeError):

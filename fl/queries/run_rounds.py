@@ -13,7 +13,8 @@ from fl.lifecycle import AssignmentState
 from fl.models import Assignment, GlobalModel, Round, Run, Update
 from fl.payloads import assignment_progress
 from fl.queries.run_tabs import Head, head_of
-from fl.queries.runs import RoundLine, initial_line, round_lines
+from fl.queries.runs import initial_line, round_lines
+from fl.round_lines import RoundLine
 from fl.snapshots import consistent_read
 from fl.visibility import Principal
 

@@ -1,12 +1,11 @@
 """A run as pages show it, with all around it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
 from django.db.models import Count, Q, QuerySet
 
-from edge.protocol.server import DeviceStatus, FlStatusUpdate, Spread, TrainingProgress
+from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl.exceptions import InTrash, NotFound
 from fl.feed import TROUBLED
 from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
@@ -16,30 +15,12 @@ from fl.queries.devices import all_devices, statuses
 from fl.queries.events import feed_events
 from fl.queries.marks import Mark, pauses_of
 from fl.queries.positions import Positions, positions_of
+from fl.round_lines import RoundLine
 from fl.snapshots import consistent_read
 from fl.trash import goes_at
 from fl.visibility import Principal, runs_for, trash_for
 
 RECENT_RUNS = 8
-
-
-@dataclass(frozen=True)
-class RoundLine:
-    """One round as ribbon, curve and table show it; number 0 is the initial evaluation."""
-
-    number: int
-    state: str
-    reason: str = ""
-    selected: int = 0
-    updates_received: int = 0
-    updates_lost: int = 0
-    duration_seconds: float | None = None
-    ended_at: datetime | None = None
-    metrics: dict[str, float | None] | None = None
-    device_metrics: dict[str, Spread] = field(default_factory=dict)
-    version: int | None = None
-    size_bytes: int | None = None
-    is_best: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from django.utils.translation import gettext_noop as _
 from edge.protocol.server import DeviceStatus, Spread, TrainingProgress
 from fl import feed
 from fl.feed import Word
-from fl.queries.runs import RoundLine, RunView
+from fl.queries.runs import RunView
+from fl.round_lines import RoundLine
 
 register = template.Library()
 

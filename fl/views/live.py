@@ -15,8 +15,9 @@ from fl.demo import TASK as DEMO_TASK
 from fl.demo import devices_ready_for_demo
 from fl.exceptions import NotFound
 from fl.queries import runs as queries
-from fl.queries.runs import Overview, RoundLine, RunView
+from fl.queries.runs import Overview, RunView
 from fl.roles import Role
+from fl.round_lines import RoundLine
 from fl.series import MOST_POINTS, Series, is_measured_on_devices, series_of
 from fl.views.page import PageState, number_in, shown
 

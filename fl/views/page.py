@@ -21,7 +21,7 @@ from fl.queries.compare import DrawnCurve
 from fl.queries.marks import Mark
 from fl.queries.positions import Positions
 from fl.queries.run_list import RunFigures
-from fl.queries.runs import RoundLine
+from fl.round_lines import RoundLine
 from fl.series import Series
 from fl.texts import texts_of
 

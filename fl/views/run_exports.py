@@ -10,7 +10,7 @@ from edge.protocol.server import Spread
 from fl.models import Run
 from fl.queries import run_rounds as queries
 from fl.queries.run_rounds import AssignmentLine
-from fl.queries.runs import RoundLine
+from fl.round_lines import RoundLine
 from fl.views.export import StreamedText, csv_lines, json_lines
 
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}

@@ -18,8 +18,8 @@ from fl.exceptions import NotFound
 from fl.queries import participation as parts_queries
 from fl.queries import run_tabs as queries
 from fl.queries.run_tabs import Head
-from fl.queries.runs import RoundLine
 from fl.roles import Role
+from fl.round_lines import RoundLine
 from fl.views.heat_map import HEAD, ROW, STEP, heat_map
 from fl.views.page import PageState, number_in, shown
 

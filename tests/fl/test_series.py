@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edge.protocol.server import Spread
-from fl.queries.runs import RoundLine
+from fl.round_lines import RoundLine
 from fl.series import MOST_POINTS, series_of
 from tests.builders import NOW, at
 from tests.services.programs import find_program
