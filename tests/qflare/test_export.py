@@ -59,7 +59,7 @@ def test_tensorboard_reads_each_round_that_has_ended(tmp_path):
     for part, reported in round_.device_metrics["loss"].items():
         assert values[f"loss/devices_{part}", 1] == pytest.approx(reported)
     assert (values["round/updates_received", 1], values["round/updates_lost", 1]) == (2, 0)
-    assert values["round/duration_seconds", 1] == (round_.ended_at - round_.started_at).total_seconds()
+    assert values["round/duration_seconds", 1] == pytest.approx((round_.ended_at - round_.started_at).total_seconds())
     # The second round is open.
     assert {number for _, number in found} == {0, 1}
     assert found["loss/server", 0][1] == run.started_at.timestamp()
