@@ -59,7 +59,7 @@ _CUT = """() => {
   while (texts.nextNode()) {
     const text = texts.currentNode;
     const holder = text.parentElement;
-    if (!text.data.trim() || holder.closest('.unseen, .skip')) continue;
+    if (!text.data.trim() || holder.closest('.unseen, .skip, progress')) continue;
     if (!holder.checkVisibility({ visibilityProperty: true })) continue;
     const range = document.createRange();
     range.selectNodeContents(text);

@@ -156,7 +156,7 @@ def test_the_keyboard_reaches_every_control_of_a_run_and_shows_where_it_is(house
 
 
 MOST_TABS = 300
-_NAME = "(e) => (e.getAttribute('aria-label') || e.innerText?.trim() || e.name || e.tagName)"
+_NAME = "(e) => (e.dataset.part || e.getAttribute('aria-label') || e.innerText?.trim() || e.name || e.tagName)"
 _USABLE = f"""() => {{
   const kinds = 'a[href], button, input:not([type=hidden]), select, summary, [tabindex="0"]';
   return [...document.querySelectorAll(kinds)]
