@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from edge.protocol import client, server
-from fl import devices
+from fl import devices, runs, trash
 from realtime.asyncapi import SAID, document
 from realtime.groups import Kind
 from realtime.management.commands.asyncapi import as_yaml
@@ -145,6 +145,9 @@ async def test_every_kind_of_frame_that_really_goes_out_fits(loop, settings):
     await admin.say("sub", streams=[device.device.stream])
     await read(admin, frames, {"result"})
 
+    await asyncio.to_thread(_move_a_run_to_the_trash)
+    await read(admin, frames, {"run_trash"})
+
     for kind, frame in frames:
         validator_of(name_of(frame)).validate(frame)
         assert name_of(frame) in DOCUMENT["channels"][kind]["messages"], f"{name_of(frame)} on {kind}"
@@ -152,6 +155,11 @@ async def test_every_kind_of_frame_that_really_goes_out_fits(loop, settings):
     missing = set(server.PAYLOADS) - {frame["event"] for _, frame in frames}
     assert missing <= {"cancel"}
     await asyncio.to_thread(_check_cancel)
+
+
+def _move_a_run_to_the_trash():
+    run = runs.stop_run(run=started_run(now=timezone.now()), now=timezone.now())
+    trash.move_to_trash(run=run, now=timezone.now())
 
 
 def _note_an_error():

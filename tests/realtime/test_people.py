@@ -577,12 +577,12 @@ async def test_the_stream_of_a_run_in_the_trash_is_taken_from_all_and_is_answere
     else:
         await this_process().hub.poll()
 
-    for socket in (anybody, watching):
+    for socket, audience in ((anybody, "general"), (watching, "dashboard")):
         error = await socket.until("error")
         assert (error["data"]["code"], run.stream in error["data"]["message"]) == ("unauthorized", True)
         await socket.say("sub", streams=[run.stream], id="again")
         assert (await socket.until("error"))["data"]["code"] == "not_found"
-        await record("audience:general", note("still here"))
+        await record(f"audience:{audience}", note("still here"))
         assert (await socket.until("error_notification"))["data"]["title"] == "still here"
 
 

@@ -58,7 +58,7 @@ def test_a_number_that_no_database_can_hold_answers_404(viewer):
 
 
 def test_a_method_that_an_address_does_not_take_answers_405(operator):
-    response = operator.delete("/api/v1/runs/")
+    response = operator.put("/api/v1/runs/")
 
     assert response.status_code == 405
     assert error_of(response) == "method_not_allowed"
