@@ -6,7 +6,7 @@ const lang = globalThis.document?.documentElement.lang || undefined;
 /** The page's language, as it is written where the viewer says to be: German in Austria for a German page, if so. */
 export const locale = lang && (navigator.languages.find((each) => `${each}-`.startsWith(`${lang}-`)) ?? lang);
 const time = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 
 const marks = { decimal: ".", group: ",", points: "pp" };
 /** Write numbers as the server does: with these marks before a fraction, between thousands and after percentage points. */
