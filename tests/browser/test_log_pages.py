@@ -177,6 +177,7 @@ def test_the_inspector_shows_what_crosses_the_wire_and_what_one_sends_to_try_it(
     browser.select_option("[data-event]", "error_notification")
     browser.wait_for_selector(".frame >> text=welcome", state="detached")
     browser.click(".frame summary")
+    page.wait_for("document.querySelector('.frame pre').textContent !== ''")
     shown = json.loads(browser.inner_text(".frame pre"))
     browser.click(".frame [data-copy-one]")
     page.wait_for("document.querySelector('.frame [data-copy-one]').textContent.includes('Copied')")
