@@ -331,7 +331,7 @@ _LOST = """() => {
   const isSolid = (e, style) => style.borderStyle === 'solid' && parseFloat(style.borderWidth) >= 1;
   const kinds = {
     shapes: [
-      ['.ribbon rect', 'svg.mosaic rect', '.square', '.strip rect:not(.unknown)', '.quorum-bar .fill'],
+      ['.ribbon path', 'svg.mosaic rect', '.square', '.strip rect:not(.unknown)', '.quorum-bar .fill'],
       (e, { fill, stroke }) => stands(fill === 'none' ? stroke : fill),
     ],
     cells: [['.map-cells > path:not(.none)'], (e, { fill }) => fill.startsWith('url') || stands(fill)],

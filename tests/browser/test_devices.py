@@ -136,5 +136,6 @@ def test_pages_about_devices_fit_a_phone_in_light_and_dark_without_faults(world,
 
 
 _NAMELESS = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, progress, [role=img]')]
-  .filter(e => e.checkVisibility() && !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
+  .filter(e => e.checkVisibility({ visibilityProperty: true }))
+  .filter(e => !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
   .map(e => e.outerHTML)"""
