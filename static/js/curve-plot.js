@@ -115,6 +115,8 @@ function drawMarks(plot, { marks, notFinite }, scale) {
   ctx.save();
   ctx.font = `${11 * ratio}px system-ui, sans-serif`;
   ctx.lineWidth = ratio;
+  ctx.textAlign = "left"; // the axes leave theirs behind
+  ctx.textBaseline = "bottom";
   let taken = -Infinity;
   for (const { x, text, tone } of marks) {
     if (!isSeen(x)) continue;
