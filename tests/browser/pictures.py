@@ -20,7 +20,7 @@ from fl.models import Device
 now = timezone.now()
 operator = User.objects.get(username="operator")
 plan = runs.RunPlan(
-    name="digits, averaged", task="digits", rounds=40, cohort_size={COHORT}, quorum=8, local_epochs=3, seed=7,
+    name="digits, averaged", task="digits", rounds=40, cohort_size={COHORT}, quorum=8, local_epochs=6, seed=7,
     tags=("digits", "uneven"),
 )
 proximal = {{"name": "digits, held near", "strategy": "fedprox", "strategy_config": {{"mu": 0.1}}}}
@@ -109,7 +109,7 @@ def test_the_pictures_are_taken(demo, open_page):
     small.page.goto(f"{world.url}/runs/3/")
     small.page.wait_for_selector("[data-part=curve] canvas")
     take(small, "phone.png")
-    page.page.goto(f"{world.url}/devices/?sort=state")
+    page.page.goto(f"{world.url}/devices/")
     page.wait_until_live()
     take(page, "devices.png")
     page.page.goto(f"{world.url}/runs/3/devices/")
