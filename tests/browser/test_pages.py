@@ -134,7 +134,8 @@ def test_everything_that_can_be_used_has_a_name_and_is_reached_by_the_keyboard(q
 
 
 _NAMELESS = """() => [...document.querySelectorAll('a, button, input:not([type=hidden]), select, progress, [role=img]')]
-  .filter(e => e.checkVisibility({ visibilityProperty: true }) && !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
+  .filter(e => e.checkVisibility({ visibilityProperty: true }))
+  .filter(e => !(e.innerText?.trim() || e.getAttribute('aria-label') || e.labels?.length))
   .map(e => e.outerHTML)"""
 
 
