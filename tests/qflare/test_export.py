@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 from django.urls import reverse
 from tensorboardX.proto.event_pb2 import Event as TensorBoardEvent
 
+from fl import runs, trash
 from fl.models import Round
 from qflare.management.commands.export import TENSORBOARD_NEEDS
 from tests.builders import at, fleet, person, started_run, step
@@ -143,6 +144,15 @@ def test_a_run_that_is_not_there_is_named(tmp_path, name):
         export(name, "--csv", tmp_path / "rounds.csv")
 
     assert not (tmp_path / "rounds.csv").exists()
+
+
+def test_a_run_in_the_trash_is_not_there(tmp_path):
+    run = started_run()
+    runs.stop_run(run=run, now=at(1))
+    trash.move_to_trash(run=run, now=at(2), by=None)
+
+    with pytest.raises(CommandError, match=f"there is no run {run.label}"):
+        export(run.label, "--csv", tmp_path / "rounds.csv")
 
 
 def test_somebody_who_names_no_file_is_told_what_there_is():

@@ -66,7 +66,8 @@ class Command(BaseCommand):
 
 def _run_named(text: str) -> Run:
     number = run_number(text)
-    run = None if number is None else Run.objects.filter(pk=number).select_related("best_model").first()
+    there = Run.objects.filter(deleted_at__isnull=True).select_related("best_model")
+    run = None if number is None else there.filter(pk=number).first()
     if run is None:
         raise CommandError(f"there is no run {text}.\nThe page of all runs has their numbers")
     return run
