@@ -21,7 +21,7 @@ from fl.round_lines import RoundLine
 from fl.series import MOST_POINTS, Series, is_measured_on_devices, series_of
 from fl.views.page import PageState, number_in, shown
 
-FEED_LINES = 60
+FEED_LINES = 50
 TABLE_ROUNDS = 40
 """How many of the newest rounds a run's table shows."""
 COLUMNS = 480

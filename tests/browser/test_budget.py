@@ -140,6 +140,7 @@ def test_the_feed_shows_every_event_that_the_log_has_in_its_order(overview):
     keys = page.page.evaluate(f"{ROWS}.map(row => row.dataset.key)")
 
     assert keys[:40] == [f"system#{newest - back}" for back in range(40)]
+    assert page.page.evaluate("document.querySelectorAll('*').length") <= MOST_NODES
 
 
 def test_of_very_many_notices_the_first_errors_stay_and_the_others_are_counted(overview):

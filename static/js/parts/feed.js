@@ -5,7 +5,7 @@ import { SEVERITIES, fold } from "../feed.js";
 import { asTime } from "../times.js";
 import { choose, chosen } from "../view.js";
 
-const ROWS = 60;
+const ROWS = 50;
 
 export function mount(store) {
   const root = part("feed");
