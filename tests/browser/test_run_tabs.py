@@ -6,13 +6,14 @@ import io
 import pytest
 
 from tests.browser.conftest import World
+from tests.fl.threads import eventually
 
 DEVICES = 3
 TABS = ["rounds/", "rounds/1/", "devices/", "config/", "models/", "events/"]
 START_A_RUN = """
 from django.utils import timezone
 from fl.runs import RunPlan, create_run, start_run
-plan = RunPlan(name="a run with a rather long name", task="digits", rounds=500, cohort_size=%d, local_epochs=1)
+plan = RunPlan(name="a run with a rather long name", task="digits", rounds=100000, cohort_size=%d, local_epochs=1)
 start_run(run=create_run(plan=plan, created_by=None, now=timezone.now()), now=timezone.now())
 """
 FIRST_ROW = "document.querySelector('[data-fresh=rounds] > tr')"
@@ -53,9 +54,11 @@ def test_an_open_rounds_row_ends_in_place_and_newer_ones_come_above_it_without_a
     page.wait_for(f"document.querySelector('tr[data-key=\"{newest}\"]').dataset.state === 'completed'")
     page.wait_for(f"Number({FIRST_ROW}.dataset.key) > {newest + 1}")
 
+    # At once: while the database is asked, so many rounds may end that the row leaves the page.
+    focused = page.page.evaluate("document.activeElement.closest('tr').dataset.key")
+    row = page.text(f"tr[data-key='{newest}']")
     (loss,) = running.query(f"[m.metrics['loss'] for m in GlobalModel.objects.filter(version={newest})]")
-    assert f"{loss:.4f}" in page.text(f"tr[data-key='{newest}']")
-    assert page.page.evaluate("document.activeElement.closest('tr').dataset.key") == str(newest)
+    assert (f"{loss:.4f}" in row, focused) == (True, str(newest))
     assert page.page.evaluate("window.sameDocument")
     assert page.faults == []
 
@@ -65,8 +68,7 @@ def test_an_open_rounds_devices_end_in_place_and_the_next_round_can_be_reached(s
     newest = page.wait_for(f"Number({FIRST_ROW}?.dataset.key) || null") + 2
 
     address = f"{page.base}/runs/1/rounds/{newest}/"
-    while page.page.request.get(address).status == 404:
-        page.page.wait_for_timeout(50)
+    eventually(lambda: page.page.request.get(address).status == 200)
     page.page.goto(address)
     page.wait_until_live()
     page.wait_for("document.querySelector('[data-fresh=facts]').dataset.state === 'completed'")
@@ -93,12 +95,18 @@ def test_the_map_and_the_models_and_the_events_go_on_by_themselves(signed_in):
         assert page.faults == [], tab
 
 
+_OPEN_THE_NEWEST = """(() => {
+  const row = document.querySelector('[data-fresh=events] > li');
+  row.querySelector('summary').click();
+  return row.dataset.key;
+})()"""
+
+
 def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
     page = signed_in("events/")
-    first = page.page.get_attribute("[data-fresh=events] > li", "data-key")
 
-    page.page.click(f"[data-key='{first}'] summary")
-    page.page.evaluate("document.activeElement.blur()")
+    # In one turn of the page: a moment later the newest row may have moved from under the pointer.
+    first = page.page.evaluate(_OPEN_THE_NEWEST)
     page.page.mouse.move(2, 2)
     page.wait_for(f"document.querySelector('[data-fresh=events] > li').dataset.key !== '{first}'")
 
