@@ -57,8 +57,9 @@ def test_a_number_that_no_database_can_hold_answers_404(viewer):
     assert viewer.get(f"/api/v1/runs/{10**30}/").status_code == 404
 
 
-def test_a_method_that_an_address_does_not_take_answers_405(operator):
-    response = operator.put("/api/v1/runs/")
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_a_method_that_an_address_does_not_take_answers_405_whatever_the_role(viewer, method):
+    response = getattr(viewer, method)("/api/v1/runs/")
 
     assert response.status_code == 405
     assert error_of(response) == "method_not_allowed"
