@@ -10,7 +10,7 @@ import random
 import selectors
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from types import SimpleNamespace
 
 import msgspec
@@ -20,6 +20,10 @@ from tests.scenarios.crowd import Client, Crowd
 
 READ_AT_ONCE = 1 << 16
 """So little that a thousand sockets with much to read each have their turn long before a server ends one as stalled."""
+STALL_SECONDS = 5.0
+"""QFLARE_STALL_SECONDS: who takes nothing for so long is ended."""
+TURNS = 2
+"""Who was read in each of so many turns has told the server by now that there is room again."""
 SLOW_BUFFER = 4096
 SLOW_BYTES_PER_SECOND = 4096
 ADDRESSES = 10
@@ -66,6 +70,9 @@ class SoakCrowd(Crowd):
         self.counts = Counter()
         self.is_in_haste = False
         """The slow ones read as fast as the others: it comes to the end."""
+        self._turns = deque([0.0] * TURNS, maxlen=TURNS)
+        """How long the last ones took, without the waiting."""
+        self._began = time.monotonic()
         self._due = []
         self._order = itertools.count()
         super().__init__(None, count, cookie="", waits=False)
@@ -131,18 +138,25 @@ class SoakCrowd(Crowd):
     def _client(self, number):
         return (SlowClient if number < self.slow else SoakClient)(self, number)
 
+    def reads_late(self):
+        """Say whether this process was so busy that a socket may have had nothing read for as long as a stall takes."""
+        return sum(self._turns) + time.monotonic() - self._began > STALL_SECONDS
+
     def _turn(self):
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
         wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
-        for key, events in self._selector.select(wait):
+        ready = self._selector.select(wait)
+        self._began = time.monotonic()
+        for key, events in ready:
             if key.data is None:
                 self._do_tasks()
             elif events & selectors.EVENT_WRITE:
                 key.data.connected(key.fileobj)
             else:
                 key.data.read()
+        self._turns.append(time.monotonic() - self._began)
 
 
 class SoakClient(Client):
@@ -249,6 +263,9 @@ class SoakClient(Client):
                 return ""  # it could not be let in, or what it had missed could not be read
             case CloseCode.HEARTBEAT_MISSED if excuses("storm", *self.crowd.servers):
                 return ""  # where many come at once, a busy server may be late to hear it
+            case 1006 if self.crowd.reads_late():
+                self.crowd.counts["read late"] += 1
+                return ""
             case CloseCode.RESTARTING | 1006 | 1005 | 0 if excuses(self.at) or is_late:
                 # Where a server cannot even say in time that it could not let one in, it hangs up.
                 self.crowd.counts["not let in in time"] += is_late
