@@ -216,6 +216,7 @@ def eligible_devices(run: Run, now: datetime, *, even_at_work: bool = False) -> 
 
 def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> bool:
     """Make version 0 of a run's model, measure it, and open round 1."""
+    clock = _Clock(now)
     try:
         stored = aggregation.initial_model(run)
         model = GlobalModel(run=run, version=0, created_at=now, **vars(stored))
@@ -227,7 +228,8 @@ def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> boo
             raise  # the run can begin when the database is back
         # Whatever a task or strategy raises is told on the run, which cannot begin.
         logger.exception("run %s cannot begin", run.pk)
-        return _fail_to_begin(run, error, now)
+        return _fail_to_begin(run, error, clock.now())
+    now = clock.now()
     try:
         with events.transaction():
             locked = lock_run(run.pk)
@@ -237,6 +239,7 @@ def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> boo
             model.save()
             Run.objects.filter(pk=run.pk).update(best_model=model)
             locked.refresh_from_db()
+            model.run = locked
             events.record(locked.stream, model_completed(model), now)
             settle_run(locked, now=now)
     except IntegrityError:
@@ -248,7 +251,8 @@ def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> boo
 def _fail_to_begin(run: Run, error: Exception, now: datetime) -> bool:
     with events.transaction():
         locked = lock_run(run.pk)
-        if locked.state != RunState.RUNNING:
+        # Nobody claims this work: another coordinator may have done it, where it could be done.
+        if locked.state != RunState.RUNNING or locked.models.exists():
             return False
         move_run(locked, RunState.FAILED, now=now, reason=f"the initial model could not be made: {error}")
     return True

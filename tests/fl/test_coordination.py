@@ -1,8 +1,11 @@
 """The driver: each step is done once whoever else tries, a lost claim publishes nothing, and order does not matter."""
 
 import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -96,8 +99,10 @@ def test_what_a_round_waits_for_is_told_once():
 def test_a_quorum_is_enough_when_patience_ends():
     run = started_run(cohort_size=3, quorum=2)
     fleet(2)
+    opened_at = current_round(run).opened_at
 
-    assert step(run, at(10))
+    assert not step(run, opened_at + timedelta(seconds=9.9))
+    assert step(run, opened_at + timedelta(seconds=10))
 
     assert current_round(run).state == "training"
     assert Assignment.objects.count() == 2
@@ -803,6 +808,41 @@ def test_a_run_that_was_stopped_while_its_first_model_failed_stays_stopped(task)
     run = started_run(task=task("stopped-while-measured", evaluate=evaluate))
 
     assert run.state == "stopped"
+
+
+def test_a_coordinator_that_cannot_make_the_first_model_leaves_a_run_alone_that_another_one_began(task):
+    others = [True]
+
+    def evaluate(self, model, examples):
+        if others and others.pop():
+            advance_run(Run.objects.get().pk, at(1))
+            raise ValueError("no ruler here")
+        return Linear.evaluate(self, model, examples)
+
+    run = started_run(task=task("measured-elsewhere", evaluate=evaluate))
+
+    assert (run.state, run.reason) == ("running", "")
+    assert (current_round(run).number, newest_model(run).version) == (1, 0)
+
+
+def test_patience_for_a_cohort_begins_when_the_first_model_is_published(monkeypatch):
+    with monkeypatch.context() as while_it_is_made:
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 40)
+        while_it_is_made.setattr("fl.coordination.time", later)
+        run = started_run(cohort_wait_seconds=30)
+
+    opened_at = current_round(run).opened_at
+    assert opened_at == newest_model(run).published_at >= at(40)
+    fleet(1, now=opened_at)
+    assert not step(run, opened_at + timedelta(seconds=29)), "a cohort of 2 is still waited for"
+
+
+def test_the_first_version_is_told_as_the_best_one_so_far():
+    run = started_run()
+
+    (first,) = told(run.stream, "model_aggregation")
+
+    assert (first["version"], first["is_best"]) == (0, True)
 
 
 def huge(sender, value):
