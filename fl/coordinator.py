@@ -20,7 +20,7 @@ from edge.protocol.server import ErrorNotification
 from edge.training import set_torch_threads
 from fl import events, signals, sweeping
 from fl.coordination import advance, advance_run
-from fl.devices import expire_leases, shorten_leases
+from fl.devices import cancel_for_barred, expire_leases, shorten_leases
 from fl.lifecycle import RunState
 from fl.models import Run
 from fl.notifications import notify, tell_counted
@@ -103,6 +103,7 @@ class Coordinator(threading.Thread):
             self._let_all_renew(f"the system's clock has jumped by {jump:+.3g} s")
         else:
             expire_leases(now=now)
+            cancel_for_barred(now=now)
             tell_counted(now=now)
             self._expire_at = time.monotonic() + settings.QFLARE_CLOCK_SECONDS
 

@@ -366,6 +366,17 @@ def _cancel_assignment(device: Device, *, reason: str, now: datetime) -> None:
     tell_run(run, now)
 
 
+def cancel_for_barred(*, now: datetime) -> None:
+    """Cancel what barred devices still are to do.
+
+    One may be barred in the very moment in which it is selected: of two transactions neither sees the other.
+    """
+    for device in Device.objects.filter(assignments__state__in=OPEN_ASSIGNMENTS).exclude(state=DeviceState.ACTIVE):
+        with events.transaction():
+            _cancel_assignment(device, reason=f"the device is {device.state}", now=now)
+            events.wake_coordinators()
+
+
 def _announce(device: Device, now: datetime) -> None:
     events.record(events.SYSTEM, device_status(device), now)
 

@@ -408,6 +408,24 @@ def test_a_long_reason_is_cut_to_its_column():
     assert device.state_reason == "r" * 500
 
 
+def test_a_device_that_was_barred_in_the_moment_of_its_selection_holds_no_round_up():
+    barred, _, _ = fleet(3)
+    run = started_run(cohort_size=3, quorum=2)
+    step(run)
+    Device.objects.filter(pk=barred.device.pk).update(state="suspended")  # seen by neither of two transactions
+
+    devices.cancel_for_barred(now=at(1))
+    devices.cancel_for_barred(now=at(2))
+
+    assignment = barred.assignment()
+    assert (assignment.state, assignment.reason, assignment.ended_at) == (
+        "cancelled",
+        "the device is suspended",
+        at(1),
+    )
+    assert Assignment.objects.filter(state="assigned").count() == 2
+
+
 @pytest.mark.parametrize(("move", "state"), [("suspend", "suspended"), ("revoke", "revoked")])
 def test_barring_a_device_cancels_its_assignment_ends_its_connection_and_the_round_goes_on(
     move, state, heard, django_capture_on_commit_callbacks
