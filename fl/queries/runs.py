@@ -8,7 +8,7 @@ from django.db.models import Count, Q, QuerySet
 from edge.protocol.server import DeviceStatus, FlStatusUpdate, TrainingProgress
 from fl.exceptions import InTrash, NotFound
 from fl.feed import TROUBLED
-from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState
+from fl.lifecycle import OPEN_ASSIGNMENTS, OPEN_RUNS, AssignmentState, RoundState
 from fl.models import Assignment, Event, GlobalModel, Round, Run
 from fl.payloads import assignment_progress, run_status_from, spreads
 from fl.queries.devices import all_devices, statuses
@@ -101,7 +101,8 @@ def visible_run(principal: Principal, run_id: int) -> Run:
 
 def median_seconds(rounds: Iterable[RoundLine]) -> float | None:
     """Return the median duration of the rounds that were completed."""
-    durations = sorted(line.duration_seconds for line in rounds if line.duration_seconds is not None)
+    completed = (line.duration_seconds for line in rounds if line.state == RoundState.COMPLETED)
+    durations = sorted(seconds for seconds in completed if seconds is not None)
     if not durations:
         return None
     middle = len(durations) // 2
