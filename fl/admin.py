@@ -288,7 +288,7 @@ class PresenceLeaseAdmin(ReadOnlyAdmin):
 class NewTokenForm(_ModelForm):
     """What a token is for and how long it lives."""
 
-    lifetime_hours = forms.FloatField(min_value=0.01, initial=24)
+    lifetime_hours = forms.FloatField(min_value=0.01, max_value=EnrollmentToken.MAX_LIFETIME_HOURS, initial=24)
 
     class Meta:
         model = EnrollmentToken

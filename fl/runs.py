@@ -22,6 +22,8 @@ from fl.strategies import StepChoice, StrategyError, check_config, check_step, f
 from fl.tags import checked_tags
 from fl.tasks import digest_of_task, task_named
 
+LONGEST_SECONDS = 86_400 * 366.0
+"""For how long a round waits or trains at most: a year. Far beyond, no calendar has the end of it."""
 MAX_EXTENSION_SECONDS = 86_400
 """By how much a deadline is extended at once: a day. It may be extended again."""
 
@@ -133,6 +135,9 @@ def _check_numbers(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidRun(f"{name} must be a finite number", field=name)
+    for name in ("cohort_wait_seconds", "deadline_seconds"):
+        if values[name] > LONGEST_SECONDS:
+            raise InvalidRun(f"{name} must be at most {LONGEST_SECONDS:.0f} s, a year", field=name)
     if values["quorum"] > values["cohort_size"]:
         raise InvalidRun(
             f"a quorum of {values['quorum']} can never be met by a cohort of {values['cohort_size']}",

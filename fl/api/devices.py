@@ -25,8 +25,6 @@ from fl.lifecycle import OPEN_ASSIGNMENTS, DeviceState
 from fl.models import Assignment, Device, DeviceTask, EnrollmentToken
 from fl.tags import LONGEST_TAG, MAX_TAGS
 
-MAX_LIFETIME_HOURS = 24 * 90
-
 # ── what they look like ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -111,7 +109,7 @@ class NewTokenSerializer(serializers.Serializer[Mapping[str, Any]]):
         max_length=100, allow_blank=True, default=""
     )
     auto_approve = serializers.BooleanField(default=False, help_text="The device takes part at once.")
-    lifetime_hours = serializers.FloatField(default=24.0, max_value=MAX_LIFETIME_HOURS)
+    lifetime_hours = serializers.FloatField(default=24.0, min_value=0, max_value=EnrollmentToken.MAX_LIFETIME_HOURS)
 
 
 class IssuedTokenSerializer(TokenSerializer):

@@ -46,7 +46,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     round = serializers.IntegerField(read_only=True, allow_null=True, help_text="Number of its newest round.")
     model_version = serializers.IntegerField(read_only=True, allow_null=True, help_text="Newest published version.")
     best_version = serializers.IntegerField(source="best_model.version", read_only=True, allow_null=True, default=None)
-    created_by = serializers.CharField(source="created_by.username", read_only=True, allow_null=True, default=None)
+    created_by = serializers.SerializerMethodField(help_text="Null to who is not signed in.")
 
     class Meta:
         model = Run
@@ -59,6 +59,10 @@ class RunSerializer(serializers.ModelSerializer[Run]):
             *("created_by", "created_at", "started_at", "ended_at"),
         ]
         read_only_fields = fields
+
+    def get_created_by(self, run: Run) -> str | None:
+        is_told = run.created_by is not None and person_of(self.context["request"]) is not None
+        return run.created_by.get_username() if is_told else None
 
     def get_actions(self, run: Run) -> list[str]:
         round_state = vars(run)["round_state"]  # which `_runs` annotates
@@ -482,7 +486,9 @@ def _model(run: Run, version: str) -> GlobalModel:
         case "best":
             model = models.filter(pk=run.best_model_id).first() if run.best_model_id else None
         case _:
-            model = models.filter(version=int(version)).first() if version.isdecimal() else None
+            # Python reads no number of some thousand digits.
+            is_number = version.isdecimal() and len(version) < 20
+            model = models.filter(version=int(version)).first() if is_number else None
     if model is None:
         raise NotFound(f"run {run.label} has no model {version}", action="see the run's list of models")
     return model

@@ -84,6 +84,8 @@ class PresenceLease(models.Model):
 class EnrollmentToken(models.Model):
     """Lets one device in, once; only a hash of its secret is kept."""
 
+    MAX_LIFETIME_HOURS = 24 * 90
+
     token_id = models.CharField(max_length=16, unique=True)
     secret_hash = models.CharField(max_length=64)
     label = models.CharField(max_length=100, blank=True, default="")

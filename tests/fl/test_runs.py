@@ -71,6 +71,8 @@ IMPOSSIBLE = {
     "a momentum of 1": ({"momentum": 1.0}, "momentum", "[0, 1)"),
     "a momentum below 0": ({"momentum": -0.1}, "momentum", "[0, 1)"),
     "no time to train": ({"deadline_seconds": 0.0}, "deadline_seconds", "0.1"),
+    "more time to train than there is": ({"deadline_seconds": 1e12}, "deadline_seconds", "at most"),
+    "more patience than there is": ({"cohort_wait_seconds": 1e12}, "cohort_wait_seconds", "at most"),
     "negative patience": ({"cohort_wait_seconds": -1.0}, "cohort_wait_seconds", "0"),
     "fewer than no examples": ({"min_examples": -1}, "min_examples", "0"),
     "a negative norm": ({"max_update_norm": -1.0}, "max_update_norm", "0"),

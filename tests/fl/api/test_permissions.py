@@ -1,10 +1,12 @@
 """Viewers read, operators command, admins revoke; who is nobody does none of it."""
 
+from dataclasses import replace
+
 import pytest
 from django.utils import timezone
 
 from fl import devices, runs
-from tests.builders import PLAN, participant
+from tests.builders import PLAN, participant, person
 from tests.fl.api.conftest import bearer, error_of
 
 pytestmark = pytest.mark.django_db
@@ -41,6 +43,16 @@ def test_keys_are_not_shown_to_who_is_not_signed_in(anybody, viewer, settings):
 
     assert seen["fingerprint"] is None
     assert known["fingerprint"] == device.fingerprint
+
+
+def test_who_made_a_run_is_not_told_to_who_is_not_signed_in(anybody, viewer, settings):
+    settings.QFLARE_PUBLIC_DASHBOARD = True
+    runs.create_run(plan=replace(PLAN, public=True), created_by=person("ada", "operator"), now=timezone.now())
+
+    (seen,) = anybody.get("/api/v1/runs/").json()["results"]
+    (known,) = viewer.get("/api/v1/runs/").json()["results"]
+
+    assert (seen["created_by"], known["created_by"]) == (None, "ada")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -385,7 +385,7 @@ def test_weights_that_differ_from_those_one_has_are_sent(viewer, trained):
     assert (response.status_code, len(response.getvalue())) == (200, int(response.headers["Content-Length"]))
 
 
-@pytest.mark.parametrize("which", ["9", "worst", "-1", "0x1"])
+@pytest.mark.parametrize("which", ["9", "worst", "-1", "0x1", pytest.param("9" * 5000, id="endless")])
 def test_a_version_that_does_not_exist_answers_404(viewer, trained, which):
     assert viewer.get(f"/api/v1/runs/{trained.pk}/models/{which}/weights/").status_code == 404
 
