@@ -459,6 +459,11 @@ class Connection:
         return len(self._queue), self._size
 
     @property
+    def replays(self) -> int:
+        """How many replays wait or are being sent."""
+        return len(self._replays)
+
+    @property
     def is_behind(self) -> bool:
         """Some stream is being fed from the log."""
         return bool(self._behind or self._replays)

@@ -16,6 +16,9 @@ CHUNK_EVENTS = 100
 MAX_POSITIONS = 500
 """How many streams one message may name."""
 
+REPLAYS_AT_ONCE = 4
+"""How many replays may wait for one peer: each keeps its snapshot, of a megabyte where many devices are at work."""
+
 
 @dataclass(frozen=True)
 class QueueLimits:

@@ -30,7 +30,7 @@ from realtime.database import query
 from realtime.door import CROWDED
 from realtime.frames import Frame
 from realtime.groups import Kind
-from realtime.limits import MAX_POSITIONS, ErrorBudget, TokenBucket, limits_of
+from realtime.limits import MAX_POSITIONS, REPLAYS_AT_ONCE, ErrorBudget, TokenBucket, limits_of
 from realtime.opening import Opening, Plan
 from realtime.process import Process, retry_ms, this_process
 from realtime.timers import SharedTimer
@@ -340,6 +340,8 @@ class Consumer(AsyncWebsocketConsumer):
     async def _subscribe(self, streams: list[str], since: dict[str, Position], id: str | None) -> None:
         if len(streams) > MAX_POSITIONS or len(since) > MAX_POSITIONS:
             raise Refused("invalid_message", f"one message names at most {MAX_POSITIONS} streams")
+        if self.connection.replays >= REPLAYS_AT_ONCE:
+            raise Refused("rate_limited", "take first what was asked for before", retry_after=1)
         names = list(dict.fromkeys(streams))
         self.connection.hold(names)
         try:

@@ -14,10 +14,11 @@ from edge.protocol.server import Position
 from fl import runs, trash
 from fl.models import AuditEntry, Event, IdempotentRequest, Run, Stream
 from realtime.authentication import origin_is_allowed
+from realtime.limits import REPLAYS_AT_ONCE
 from realtime.process import this_process
 from tests.builders import person, started_run
 from tests.realtime.acts import cookie_of, make_stream, note, record, record_many, status
-from tests.realtime.sockets import Closed, Socket
+from tests.realtime.sockets import Closed, Socket, eventually
 
 PATHS = ["/ws/dashboard", "/ws/admin"]
 
@@ -327,6 +328,39 @@ async def test_a_stream_that_may_not_be_seen_and_one_that_is_not_there_answer_al
         answers.append((await socket.until("error"))["data"]["message"].replace(name, "it"))
 
     assert answers[0] == answers[1]
+
+
+async def test_streams_are_taken_up_for_a_peer_no_faster_than_it_takes_what_was_asked_before(loop):
+    await record("system")
+    socket = await connected("/ws/dashboard")
+    socket.takes.clear()
+    for number in range(REPLAYS_AT_ONCE):
+        await socket.say("sub", id=str(number), streams=["system"])
+    await socket.say("sub", id="too many", streams=["system"])
+    await socket.say("hello", id="this too", protocol="qflare.v1", since={"system": {"epoch": "e", "seq": 1}})
+    await eventually(lambda: connection_of(socket).queued[0] >= REPLAYS_AT_ONCE + 1)
+
+    socket.takes.set()
+
+    answers = {}
+    while len(answers) < REPLAYS_AT_ONCE + 2:
+        frame = await socket.frame()
+        if "id" in frame:
+            answers[frame["id"]] = (frame["event"], frame["data"].get("code"), frame["data"].get("retry_after"))
+    refused = ("error", "rate_limited", 1)
+    assert answers == {
+        **{str(number): ("result", None, None) for number in range(REPLAYS_AT_ONCE)},
+        "too many": refused,
+        "this too": refused,
+    }
+    await eventually(lambda: not connection_of(socket).is_behind)
+    await socket.say("sub", id="now", streams=["system"])
+    assert (await socket.until("result"))["id"] == "now"
+
+
+def connection_of(socket):
+    connection_id = socket.opening["welcome"][0]["connection_id"]
+    return next(one for one in this_process().hub.connections() if one.id == connection_id)
 
 
 async def test_who_leaves_a_stream_hears_no_more_of_it_and_takes_up_nothing_unasked(loop):
