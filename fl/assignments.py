@@ -45,6 +45,16 @@ def open_assignment_of(device_id: int) -> Assignment | None:
     )
 
 
+def check_progress(progress: Progress) -> None:
+    """Look whether progress can be at all, whatever the assignment.
+
+    Raises:
+        Invalid: the state or share is none that a device at work can have.
+    """
+    if progress.state not in _AT_WORK or not 0 <= progress.progress <= 1:
+        raise Invalid(f"progress must be a share in [0, 1] while {' or '.join(_AT_WORK)}", field="progress")
+
+
 def report_progress(*, device_id: int, progress: Progress, now: datetime) -> None:
     """Tell how far a device is; the row is written when the state changes, and at most every few seconds otherwise.
 
@@ -53,8 +63,7 @@ def report_progress(*, device_id: int, progress: Progress, now: datetime) -> Non
     Raises:
         Invalid: the state or share is none that a device at work can have.
     """
-    if progress.state not in _AT_WORK or not 0 <= progress.progress <= 1:
-        raise Invalid(f"progress must be a share in [0, 1] while {' or '.join(_AT_WORK)}", field="progress")
+    check_progress(progress)
     assignment = _open_assignments.first(assignment=progress.assignment_id, device=device_id)
     if assignment is None:
         return

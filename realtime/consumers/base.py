@@ -151,8 +151,12 @@ class Consumer(AsyncWebsocketConsumer):
         if self.connection.closed_with is not None:
             return
         self._heard_at = asyncio.get_running_loop().time()
+        await self._attempt(lambda: self._take(message))
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something for a client; what goes wrong with it is answered."""
         try:
-            await self._guard(lambda: self._take(message))
+            await self._guard(work)
         except Refused as refusal:
             self._answer_refusal(refusal)
 

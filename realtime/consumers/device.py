@@ -7,6 +7,7 @@ only when the key was right.
 import asyncio
 import base64
 import secrets
+from functools import partial
 
 import msgspec
 from django.conf import settings
@@ -47,9 +48,14 @@ class DeviceConsumer(Consumer):
         self._challenge_text = ""
         self._device: Device | None = None
         self._token: AccessToken | None = None
+        self._progress: client.Progress | None = None
+        """The newest, while it waits to be written."""
+        self._writing: asyncio.Task[None] | None = None
 
     async def disconnect(self, code: int) -> None:
         """Give up the lease of this very connection; a newer one of the device keeps its own."""
+        if self._writing is not None:
+            await self._writing
         if self._device is not None:
             # First: the next connection of the device is to find what it has said on this one.
             await self.process.write_acknowledged()
@@ -75,11 +81,26 @@ class DeviceConsumer(Consumer):
         device, _ = self._admitted()
         match message:
             case client.Progress():
-                await query(assignments.report_progress, device_id=device.pk, progress=message, now=timezone.now())
+                self._take_progress(device, message)
             case client.Ack():
                 self._acknowledge(device, message)
             case _:
                 await super().handle(message, text)
+
+    def _take_progress(self, device: Device, progress: client.Progress) -> None:
+        assignments.check_progress(progress)
+        self._progress = progress
+        # Not awaited: while the database is away, the device's heartbeats would wait behind its progress.
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(
+                self._write_progress(device), name=f"progress of device {device.pk} at {self.connection.id}"
+            )
+
+    async def _write_progress(self, device: Device) -> None:
+        while (progress := self._progress) is not None:
+            self._progress = None
+            report = partial(assignments.report_progress, device_id=device.pk, progress=progress, now=timezone.now())
+            await self._attempt(partial(query, report))
 
     def _acknowledge(self, device: Device, ack: client.Ack) -> None:
         if ack.stream != device.stream:

@@ -4,6 +4,7 @@ import asyncio
 from itertools import count
 
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -66,3 +67,9 @@ def cookie_of(user):
     client = Client()
     client.force_login(user)
     return f"{settings.SESSION_COOKIE_NAME}={client.session.session_key}"
+
+
+def rename_table(old, new):
+    """Let a table be missing, or be there again: what the database is asked for then fails."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 
 import pytest
@@ -11,10 +12,11 @@ from fl import devices, events
 from fl.devices import device_of_token
 from fl.lifecycle import AssignmentState
 from fl.models import Assignment, Device, Event, PresenceLease
+from realtime.database import THREADS, query
 from realtime.memory_layer import MemoryChannelLayer
 from realtime.process import this_process
 from tests.builders import participant, person, started_run, step
-from tests.realtime.acts import cookie_of, make_stream, note, record, tick_now
+from tests.realtime.acts import cookie_of, make_stream, note, record, rename_table, tick_now
 from tests.realtime.devices import another_key, answer_to, connected_device, hello_of, shake_hands
 from tests.realtime.sockets import Socket, eventually
 
@@ -339,6 +341,67 @@ async def test_progress_that_cannot_be_is_refused(loop, state, progress):
 
     error = await socket.until("error")
     assert (error["id"], error["data"]["code"]) == ("p", "invalid")
+
+
+def progress_of(assignment_id, share, **changes):
+    values = {"state": "training", "local_epoch": 1, "local_epochs": 2, **changes}
+    return {"assignment_id": assignment_id, "progress": share, **values}
+
+
+async def test_a_devices_heartbeat_does_not_wait_for_progress_that_cannot_be_written_now(loop):
+    socket, assignment_id = await at_work()
+    gate = threading.Event()
+    busy = [asyncio.create_task(query(gate.wait, 30)) for _ in range(THREADS)]
+
+    for share in (0.1, 0.2, 0.3):
+        await socket.say("progress", **progress_of(assignment_id, share))
+    await socket.say("progress", id="p", **progress_of(assignment_id, 1.5))
+    await socket.say("heartbeat")
+
+    error = await socket.until("error")
+    assert (error["id"], error["data"]["code"]) == ("p", "invalid")
+    await socket.until("heartbeat")
+    assert not any(task.done() for task in busy)
+    gate.set()
+    await asyncio.gather(*busy)
+
+
+async def test_of_progress_that_waited_the_newest_is_told_last_also_when_the_device_has_left(loop, settings):
+    settings.QFLARE_PROGRESS_SECONDS = 0
+    socket, assignment_id = await at_work()
+    gate = threading.Event()
+    busy = [asyncio.create_task(query(gate.wait, 30)) for _ in range(THREADS)]
+    for share in (0.1, 0.2, 0.3):
+        await socket.say("progress", **progress_of(assignment_id, share))
+    await socket.say("heartbeat")
+    await socket.until("heartbeat")
+
+    leaving = asyncio.create_task(socket.leave())
+    await eventually(lambda: not this_process().devices)
+    gate.set()
+    await leaving
+
+    row = await asyncio.to_thread(lambda: Assignment.objects.get(pk=assignment_id))
+    assert (row.state, row.progress) == (AssignmentState.TRAINING, 0.3)
+    assert not [task for task in asyncio.all_tasks() if "progress" in task.get_name()]
+    await asyncio.gather(*busy)
+
+
+async def test_progress_that_the_server_fails_at_is_answered_so_and_the_next_is_taken(loop, caplog):
+    socket, assignment_id = await at_work()
+    await asyncio.to_thread(rename_table, "fl_assignment", "fl_away")
+    try:
+        await socket.say("progress", **progress_of(assignment_id, 0.1))
+        assert (await socket.until("error"))["data"]["code"] == "internal"
+    finally:
+        await asyncio.to_thread(rename_table, "fl_away", "fl_assignment")
+    assert "could not be handled" in caplog.text
+
+    await socket.say("progress", **progress_of(assignment_id, 0.2))
+    await socket.leave()
+
+    row = await asyncio.to_thread(lambda: Assignment.objects.get(pk=assignment_id))
+    assert (row.state, row.progress) == (AssignmentState.TRAINING, 0.2)
 
 
 async def test_every_heartbeat_of_a_device_is_answered_and_renews_a_token_that_grows_old(loop, settings):

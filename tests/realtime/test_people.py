@@ -6,7 +6,6 @@ from ipaddress import ip_network
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -17,7 +16,7 @@ from realtime.authentication import origin_is_allowed
 from realtime.limits import REPLAYS_AT_ONCE
 from realtime.process import this_process
 from tests.builders import person, started_run
-from tests.realtime.acts import cookie_of, make_stream, note, record, record_many, status
+from tests.realtime.acts import cookie_of, make_stream, note, record, record_many, rename_table, status
 from tests.realtime.sockets import Closed, Socket, eventually
 
 PATHS = ["/ws/dashboard", "/ws/admin"]
@@ -310,11 +309,6 @@ async def test_what_the_server_fails_at_is_no_mistake_of_the_one_who_asked(loop,
 
     await socket.say("sub", streams=["system"])
     assert (await socket.until("result"))["data"]["ok"]
-
-
-def rename_table(old, new):
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
 
 async def test_a_stream_that_may_not_be_seen_and_one_that_is_not_there_answer_alike(loop):
