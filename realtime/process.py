@@ -25,7 +25,7 @@ from realtime.checks import layer_is_in_memory
 from realtime.close_codes import DUPLICATE_IDENTITY, close_code_of
 from realtime.connection import Connection
 from realtime.database import THREADS, query
-from realtime.door import Door, raise_open_files
+from realtime.door import CROWDED, Door, raise_open_files
 from realtime.groups import Kind
 from realtime.hub import Hub
 from realtime.publishing import use_loop
@@ -57,6 +57,8 @@ class Process:
         """How those who come in take up their streams."""
         self.timers = SharedTimers(settings.QFLARE_HEARTBEAT_SECONDS / TURNS)
         """What connections have to do by the clock."""
+        self.connections: dict[str, Connection] = {}
+        """Those that were let in, by their ids; the hub has them only once it is known who they are."""
         self.people: dict[str, Person] = {}
         """The person at each connection, by its id."""
         self.devices: dict[str, int] = {}
@@ -97,14 +99,21 @@ class Process:
         name = f"every {seconds:g} s: {work.__name__}"
         self._clockwork.append(asyncio.create_task(_every(seconds, work), name=name))
 
-    def let_in(self, connection_id: str, address: str) -> str:
-        """Count a connection in; return why it is not let in, or an empty text."""
-        return "the server is restarting" if self._is_closing else self.door.enter(connection_id, address)
+    def let_in(self, connection: Connection, address: str) -> bool:
+        """Count a connection in, or close it and say why; return whether it is let in."""
+        if self._is_closing:
+            connection.close(CloseCode.RESTARTING, retry_after_ms=retry_ms())
+            return False
+        if why := self.door.enter(connection.id, address):
+            connection.close(CloseCode.TOO_MANY, why, retry_after_ms=retry_ms() if why == CROWDED else None)
+            return False
+        self.connections[connection.id] = connection
+        return True
 
     async def close_all(self) -> None:
         """Tell every connection that the server restarts, and wait a little until they are closed."""
         self._is_closing = True
-        connections = self.hub.connections()
+        connections = list(self.connections.values())
         for connection in connections:
             connection.close(CloseCode.RESTARTING, retry_after_ms=retry_ms())
         waiting = [asyncio.ensure_future(connection.finished()) for connection in connections]

@@ -27,12 +27,11 @@ from realtime.authentication import header
 from realtime.close_codes import close_code_of, require_sendable
 from realtime.connection import Connection, Start, no_traffic
 from realtime.database import query
-from realtime.door import CROWDED
 from realtime.frames import Frame
 from realtime.groups import Kind
 from realtime.limits import MAX_POSITIONS, REPLAYS_AT_ONCE, ErrorBudget, TokenBucket, limits_of
 from realtime.opening import Opening, Plan
-from realtime.process import Process, retry_ms, this_process
+from realtime.process import Process, this_process
 from realtime.timers import SharedTimer
 
 logger = logging.getLogger(__name__)
@@ -140,8 +139,7 @@ class Consumer(AsyncWebsocketConsumer):
         self._heard_at = loop.time()
         self._keeps_heartbeats = False
         self._timers: list[SharedTimer] = []
-        if why := self.process.let_in(self.connection.id, self.client_address):
-            self.connection.close(CloseCode.TOO_MANY, why, retry_after_ms=retry_ms() if why == CROWDED else None)
+        if not self.process.let_in(self.connection, self.client_address):
             return
         self.later(settings.QFLARE_HANDSHAKE_SECONDS, self.look_whether_open)
         await self._guard(self.connect)
@@ -184,6 +182,7 @@ class Consumer(AsyncWebsocketConsumer):
         await connection.end()
         self.process.door.leave(connection.id)
         await self.process.hub.leave(connection)
+        self.process.connections.pop(connection.id, None)
         self.process.people.pop(connection.id, None)
         self.process.devices.pop(connection.id, None)
         try:

@@ -47,7 +47,7 @@ async def loop(transactional_db):
     process = running_process()
     if process is not None:
         assert process.hub.connections() == []
-        assert process.people == process.devices == {}
+        assert process.connections == process.people == process.devices == {}
         await process.stop()
 
 

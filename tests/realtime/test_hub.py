@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from fl import events
 from fl.models import Event, Stream
-from realtime.database import query
+from realtime.database import THREADS, query
 from realtime.hub import RECIPIENTS_AT_ONCE, Hub
 from realtime.process import running_process, this_process
 from tests.realtime.acts import make_stream, note, record, record_many, record_now, tick_now
@@ -429,8 +429,26 @@ async def test_when_the_server_restarts_everybody_is_told_and_when_to_come_back(
         assert frames[-1]["event"] == "bye"
         waits.add(frames[-1]["data"]["retry_after_ms"])
     assert len(waits) > 1
-    late = await Socket("/ws/dashboard").connect()
-    assert (await late.closed())[0] == 4013
+    code, frames = await (await Socket("/ws/dashboard").connect()).closed()
+    assert (code, frames[-1]["event"]) == (4001, "bye")
+    assert frames[-1]["data"]["retry_after_ms"] >= 500
+
+
+async def test_when_the_server_restarts_those_who_are_still_opening_are_told_too(loop):
+    device = await Socket("/ws/clients").connect()
+    gate = threading.Event()
+    busy = [asyncio.create_task(query(gate.wait, 30)) for _ in range(THREADS)]
+    page = await Socket("/ws/dashboard").connect()
+    await eventually(lambda: len(this_process().door) == 2)
+
+    await this_process().close_all()
+
+    for socket in (device, page):
+        code, frames = await socket.closed()
+        assert (code, [frame["event"] for frame in frames]) == (4001, ["bye"])
+        assert frames[0]["data"]["retry_after_ms"] >= 500
+    gate.set()
+    await asyncio.gather(*busy)
 
 
 async def test_a_process_ends_in_order_though_its_last_words_cannot_be_written(loop, monkeypatch, caplog):
