@@ -148,6 +148,8 @@ class Connection:
         """The client has left a stream: from then on it alone says what it follows."""
         self.sending_since: float | None = None
         """Loop time at which the frame that the transport is taking was handed to it."""
+        self.is_idle = False
+        """The writer rests: nothing waits, nothing is replayed, no stream is behind, and no end is to be made."""
         self.closed_with: CloseCode | None = None
         self._send = send
         self._close = close
@@ -168,8 +170,6 @@ class Connection:
         self._heard: dict[str, Logged] = {}
         """The newest event of streams that are held, or not yet known to be followed."""
         self._wake = asyncio.Event()
-        self._is_idle = False
-        """The writer rests: nothing waits, nothing is replayed, no stream is behind, and no end is to be made."""
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -198,7 +198,7 @@ class Connection:
 
     def _is_written_together(self, batch: Batch) -> bool:
         """Write what a batch holds for this peer now, if the server can and each event is a tick or the next one."""
-        if not self._is_idle or self._write_at_once is None or self._held_all:
+        if not self.is_idle or self._write_at_once is None or self._held_all:
             return False
         wanted: list[Logged | Tick] = []
         lasts: dict[str, int] = {}
@@ -298,7 +298,7 @@ class Connection:
 
     def _is_written(self, frame: Frame) -> bool:
         """Write a frame now, if the server can and nothing is to go before it."""
-        if not self._is_idle or self._write_at_once is None or not self._write_at_once(frame.wire):
+        if not self.is_idle or self._write_at_once is None or not self._write_at_once(frame.wire):
             return False
         self._counters.frames += 1
         return True
@@ -308,7 +308,7 @@ class Connection:
 
     def _rouse(self) -> None:
         """Let the writer look what there is to do; nothing is written past it until it has."""
-        self._is_idle = False
+        self.is_idle = False
         self._wake.set()
 
     def _put(self, waiting: Waiting) -> None:
@@ -496,7 +496,7 @@ class Connection:
                 await self._catch_up()
             else:
                 self._wake.clear()
-                self._is_idle = True
+                self.is_idle = True
                 await self._wake.wait()
 
     async def _replay(self) -> None:

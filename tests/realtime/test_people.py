@@ -522,6 +522,25 @@ async def test_one_who_answered_once_and_then_no_more_is_ended(loop, settings):
     assert (await socket.closed())[0] == 4009
 
 
+async def test_one_whom_the_heartbeat_has_not_reached_yet_is_not_expected_to_answer_it(loop, settings):
+    settings.QFLARE_HEARTBEAT_SECONDS = 0.3
+    await record("system")
+    neighbour = await connected("/ws/dashboard")
+    socket = await connected("/ws/dashboard", name="eva")
+    await socket.say("heartbeat", id="kept")
+    await socket.until("result")
+    socket.takes.clear()
+    await record("system", note("waits before the heartbeats"))
+
+    for _ in range(4):
+        await neighbour.until("heartbeat")
+    socket.takes.set()
+    await socket.say("heartbeat", id="still here")
+
+    assert (await socket.until("result"))["id"] == "still here"
+    assert (await socket.closed())[0] == 4009
+
+
 # ── the end of rights ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
