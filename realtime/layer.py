@@ -105,32 +105,37 @@ class LayerChannel:
     async def _settle_unless_broken(self, *, anew: bool = False) -> None:
         if self._is_broken:
             return
+        async with self._turn:
+            await self._settle_in_turn(anew=anew)
+
+    async def _settle_in_turn(self, *, anew: bool) -> None:
+        if self._is_broken:
+            return  # whoever was before found out, so that all who waited need not do so again
         try:
             await self._settle(anew=anew)
         except Exception as error:
             self._break(error)
 
     async def _settle(self, *, anew: bool = False) -> None:
-        """Be in the groups that are wanted, and in no others.
+        """Be in the groups that are wanted, and in no others; only who has the turn may.
 
         Args:
             anew: join those also that were joined before.
         """
         layer = channel_layer()
-        async with self._turn:
-            if not self._channel:
-                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
-                    # One prefix for all: Redis' core layer reads one queue for each, and only one of them at a time.
-                    self._channel = await layer.new_channel("hub.")
-            for group in sorted(self._wanted if anew else self._wanted - self._joined):
-                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
-                    await layer.group_add(group, self._channel)
-                self._joined.add(group)
-            for group in sorted(self._joined - self._wanted):
-                async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
-                    await layer.group_discard(group, self._channel)
-                self._joined.discard(group)
-            self._opened.set()
+        if not self._channel:
+            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+                # One prefix for all: Redis' core layer reads one queue for each, and only one of them at a time.
+                self._channel = await layer.new_channel("hub.")
+        for group in sorted(self._wanted if anew else self._wanted - self._joined):
+            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+                await layer.group_add(group, self._channel)
+            self._joined.add(group)
+        for group in sorted(self._joined - self._wanted):
+            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+                await layer.group_discard(group, self._channel)
+            self._joined.discard(group)
+        self._opened.set()
 
     def _break(self, error: Exception) -> None:
         # Once each time it breaks; until it is mended the log is polled.
@@ -156,7 +161,8 @@ class LayerChannel:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, settings.QFLARE_LAYER_PAUSE_SECONDS)
                 try:
-                    await self._settle()
+                    async with self._turn:
+                        await self._settle()
                     # Who joined while it was being mended did not wait for it.
                     self._is_broken = self._wanted != self._joined
                 except Exception as error:

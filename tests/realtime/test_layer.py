@@ -1,6 +1,7 @@
 """A process's place in the channel layer outlives the layer, and the server says when the layer is away."""
 
 import asyncio
+import signal
 from contextlib import suppress
 
 import pytest
@@ -66,6 +67,23 @@ async def test_a_group_that_is_joined_while_redis_is_away_is_joined_when_it_is_b
     await send_until_heard("b", member, 1)
     await send_until_heard("c", member, 2)
     await eventually(lambda: member.missed == 1)
+
+
+@pytest.mark.parametrize("redis_layer", [CORE], indirect=True)
+async def test_of_those_who_join_while_redis_hangs_nobody_waits_longer_than_the_first(member, redis_layer, settings):
+    settings.QFLARE_LAYER_MOVE_SECONDS = 2
+    await member.join("a")
+    await send_until_heard("a", member, 1)
+    redis_layer.process.send_signal(signal.SIGSTOP)
+    joining = [asyncio.create_task(member.join(f"b{number}")) for number in range(4)]
+
+    await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
+    _, late = await asyncio.wait(joining, timeout=1)
+
+    redis_layer.process.send_signal(signal.SIGCONT)
+    assert not late
+    for number in range(4):
+        await send_until_heard(f"b{number}", member, f"in b{number}")
 
 
 async def test_a_channel_that_began_while_redis_was_away_comes_to_life_with_it(member, redis_layer):
