@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_out
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.db.transaction import on_commit
 from django.http import HttpRequest
 
@@ -41,6 +41,8 @@ def connect() -> None:
     post_save.connect(_recheck_user, sender=User)
     post_delete.connect(_recheck_user, sender=User)
     m2m_changed.connect(_recheck_members, sender=User.groups.through)
+    post_save.connect(_recheck_group, sender=Group)
+    pre_delete.connect(_recheck_group, sender=Group)
 
 
 def _tell_event(recorded: Recorded, **_: Any) -> None:
@@ -135,10 +137,17 @@ def _recheck_user(instance: User, update_fields: frozenset[str] | None = None, *
 
 
 def _recheck_members(instance: User | Group, action: str, pk_set: set[int] | None, **_: Any) -> None:
-    if not action.startswith("post_"):
-        return
     if isinstance(instance, User):
-        _recheck_user(instance)
-        return
-    for user_id in pk_set or ():
+        if action.startswith("post_"):
+            _recheck_user(instance)
+    elif action == "pre_clear":
+        _recheck_group(instance)
+    elif action.startswith("post_"):
+        for user_id in pk_set or ():
+            on_commit(partial(_recheck_person, user_id), robust=True)
+
+
+def _recheck_group(instance: Group, **_: Any) -> None:
+    # Before it is emptied or deleted, which both commit later: afterwards nobody knows who was in it.
+    for user_id in list(instance.user_set.values_list("pk", flat=True)):
         on_commit(partial(_recheck_person, user_id), robust=True)

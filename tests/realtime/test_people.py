@@ -580,6 +580,24 @@ async def test_a_lost_role_ends_the_socket_at_once(loop):
     assert (await socket.closed())[0] == 4503
 
 
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        lambda group: group.user_set.clear(),
+        lambda group: group.delete(),
+        lambda group: Group.objects.filter(pk=group.pk).delete(),
+        lambda group: Group(pk=group.pk, name="nothing").save(),
+    ],
+    ids=["emptied", "deleted", "deleted with others", "renamed"],
+)
+async def test_a_role_that_is_taken_from_all_who_have_it_ends_their_sockets_at_once(loop, take_away):
+    socket = await connected("/ws/admin", "admin")
+
+    await asyncio.to_thread(lambda: take_away(Group.objects.get(name="admin")))
+
+    assert (await socket.closed())[0] == 4503
+
+
 @pytest.mark.parametrize("is_told_by_an_event", [True, False])
 async def test_a_run_that_is_public_no_more_is_taken_away_and_named(loop, settings, is_told_by_an_event):
     settings.QFLARE_POLL_SECONDS = 3600
