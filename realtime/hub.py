@@ -188,15 +188,14 @@ class Hub:
             to = group or message.get("group")
             try:
                 event = self._event_of(message) if to is not None else None
+                if to is not None and event is not None:
+                    together.append((to, event))
+                else:
+                    await self._receive_events(together)
+                    await self._receive_other(message, to)
             except Exception:
                 # It must not keep back those beside it; durable events are in the log.
                 logger.exception("a message to %s could not be handled", to)
-                continue
-            if to is not None and event is not None:
-                together.append((to, event))
-                continue
-            await self._receive_events(together)
-            await self._receive_other(message, to)
         await self._receive_events(together)
 
     def _event_of(self, message: LayerMessage) -> Logged | Tick | None:

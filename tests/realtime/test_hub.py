@@ -313,6 +313,28 @@ async def test_messages_that_waited_at_the_same_time_are_handed_out_in_order_wha
     assert socket.waiting == 0
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"type": "qflare.close"},
+        {"type": "qflare.close", "code": 42},
+        {"type": "qflare.close", "code": 1006},
+        {"type": "qflare.event"},
+        {"type": "qflare.event", "frame": 42},
+    ],
+    ids=["no code", "no such code", "a code that cannot be sent", "no frame", "no text"],
+)
+async def test_what_waited_behind_a_message_that_cannot_be_handled_is_handed_out(loop, without_polls, caplog, broken):
+    socket = await dashboard()
+    plain = {"type": "qflare.event", "frame": json.dumps({"event": "x", "data": {}})}
+
+    await this_process().hub.receive([broken, plain], group="dashboard")
+
+    assert (await socket.frame())["event"] == "x"
+    (told,) = [record for record in caplog.records if "could not be handled" in record.message]
+    assert (told.levelname, "dashboard" in told.message) == ("ERROR", True)
+
+
 async def test_a_tick_that_waited_behind_the_first_event_of_a_run_comes_after_it(loop, without_polls):
     socket = await dashboard()
     await make_stream("run:7", task="linear")
