@@ -77,7 +77,7 @@ class Events:
 
     @property
     def positions(self) -> dict[str, Position]:
-        return dict(self._follower.positions)
+        return self._follower.standing()
 
     def __iter__(self) -> Iterator[Event]:
         """Give event after event, waiting for each.

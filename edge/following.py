@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from edge.positions import ENDED_RUN_STATES, MOST_POSITIONS, without_ended
 from edge.protocol import server
 
 
@@ -53,16 +54,31 @@ class Follower:
     _heads: dict[str, int] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _skipped: set[str] = field(default_factory=set)
+    _ended: dict[str, None] = field(default_factory=dict)
+    """Streams of runs whose end was told, in that order."""
     _begins: bool = True
     """Nothing is known yet: what happened before is told by the snapshot alone."""
+    _names_none: bool = False
+    """More is known than could be said, so that a snapshot comes."""
+
+    def standing(self) -> dict[str, server.Position]:
+        """Return where one stands; of runs that have ended, no more than one can say."""
+        return without_ended(self.positions, self._ended)
 
     def query(self) -> str:
-        """Begin a connection: return the query of its address, which says where one stands."""
+        """Begin a connection: return the query of its address, which says where one stands.
+
+        It says nothing where more runs are open than an address holds: the end of one that it left out would never be
+        told, whereas to one who says nothing a snapshot tells what does not join.
+        """
+        self.positions = self.standing()
+        self._ended = {name: None for name in self._ended if name in self.positions}
         self.farewell, self.refusal, self.owes_heartbeat = None, "", False
         self._heads, self._numbers, self._skipped = {}, {}, set()
         self._begins = not self.positions
         places = [("since", f"{name}:{one.epoch}:{one.seq}") for name, one in self.positions.items() if one.epoch]
-        return urlencode(places, safe=":")
+        self._names_none = len(self.positions) > MOST_POSITIONS
+        return "" if self._names_none else urlencode(places, safe=":")
 
     def take(self, text: str | bytes) -> Iterator[Event]:
         """Take a frame; give what is new in it.
@@ -76,7 +92,7 @@ class Follower:
             case "recent_events" if frame.key is None:
                 yield from self._recover(frame)
             case "snapshot":
-                yield Event(frame.event, msgspec.json.decode(frame.data))
+                yield from self._begin_anew(frame)
             case "welcome" | "heartbeat" | "bye" | "error":
                 self._control(server.decode_payload(frame.event, frame.data))
             case _ if frame.stream is not None and frame.seq is not None:
@@ -85,6 +101,14 @@ class Follower:
                 self._numbers[frame.key] = frame.number or 0
                 data = msgspec.json.decode(frame.data)
                 yield Event(frame.event, data, timestamp=frame.timestamp or "", key=frame.key)
+
+    def _begin_anew(self, frame: server.Frame) -> Iterator[Event]:
+        event = Event(frame.event, msgspec.json.decode(frame.data))
+        yield event
+        if self._names_none and not event.data["more"]:
+            # What is not followed has ended, as the snapshot told.
+            followed = event.data["streams"]
+            self.positions = {name: one for name, one in self.positions.items() if name in followed}
 
     def _control(self, payload: server.Payload) -> None:
         match payload:
@@ -113,9 +137,11 @@ class Follower:
         if known is not None and seq > known.seq + 1:
             raise Gap(f"{stream} goes on with {seq}, not with {known.seq + 1}")
         epoch = known.epoch if known else frame.epoch or self._epochs.get(stream, "")
-        yield Event(frame.event, msgspec.json.decode(frame.data), stream, seq, frame.timestamp or "")
+        event = Event(frame.event, msgspec.json.decode(frame.data), stream, seq, frame.timestamp or "")
+        yield event
         # After it was taken: whoever breaks off at an event finds it again.
         self._stand(stream, epoch, seq)
+        self._note_end(event)
 
     def _recover(self, frame: server.Frame) -> Iterator[Event]:
         recent = msgspec.json.decode(frame.data, type=server.RecentEvents)
@@ -123,15 +149,23 @@ class Follower:
         if stream in self._skipped or not _joins(known, recent, begins=self._begins):
             # What is true at this point comes with the snapshot.
             self._skipped.add(stream)
+            self._ended.pop(stream, None)
             self._stand(stream, recent.epoch, recent.to)
         else:
             for logged in recent.events:
                 if known is None or logged.seq > known.seq:
-                    yield Event(logged.event, msgspec.json.decode(logged.data), stream, logged.seq, logged.timestamp)
+                    data = msgspec.json.decode(logged.data)
+                    event = Event(logged.event, data, stream, logged.seq, logged.timestamp)
+                    yield event
                     self._stand(stream, recent.epoch, logged.seq)
+                    self._note_end(event)
             self._stand(stream, recent.epoch, max(recent.to, known.seq if known else 0))
         if not recent.more:
             self._skipped.discard(stream)
+
+    def _note_end(self, event: Event) -> None:
+        if event.event == server.FlStatusUpdate.event and event.data.get("state") in ENDED_RUN_STATES:
+            self._ended[event.stream] = None
 
     def _stand(self, stream: str, epoch: str, seq: int) -> None:
         # A stream that was taken up after its first event has no epoch yet: the next connection says which it is.

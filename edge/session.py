@@ -14,6 +14,7 @@ import msgspec
 import edge
 from edge.identity import AUTH_CONTEXT, CHALLENGE_CONTEXT, BadSignature, SigningKey, verify
 from edge.notes import Level
+from edge.positions import ENDED_RUN_STATES, MOST_POSITIONS, without_ended
 from edge.protocol import PROTOCOL, client, handshake, server
 from edge.store import Account
 
@@ -107,6 +108,7 @@ class Session:
         self._own_stream = f"device:{account.device_id}"
         self._epochs: dict[str, str] = {}
         self._seqs: dict[str, int] = {}
+        self._ended: dict[str, None] = {}
         self._connections = 0
         self._begin()
 
@@ -129,14 +131,21 @@ class Session:
             client_nonce=base64.b64encode(secrets.token_bytes(32)).decode(),
             tasks=self._offers,
             edge_version=edge.__version__,
-            since={
-                stream: server.Position(epoch=self._epochs[stream], seq=seq)
-                for stream, seq in self._seqs.items()
-                if stream in self._epochs
-            },
+            since=self._since(),
         )
         self._hello = client.encode_message(hello)
         return [Send(self._hello)]
+
+    def _since(self) -> dict[str, server.Position]:
+        """Forget where this device stands in what it need not or cannot say, and return the rest."""
+        known = {stream: seq for stream, seq in self._seqs.items() if stream in self._epochs}
+        # Broadcasts and assignments first. Of more open runs than one may say the last to begin are left out: the
+        # snapshot tells the models of the newest.
+        named = sorted(without_ended(known, self._ended), key=_is_of_run)[:MOST_POSITIONS]
+        self._seqs = {stream: known[stream] for stream in named}
+        self._epochs = {stream: self._epochs[stream] for stream in named}
+        self._ended = {stream: None for stream in self._ended if stream in self._seqs}
+        return {stream: server.Position(epoch=self._epochs[stream], seq=seq) for stream, seq in self._seqs.items()}
 
     def heartbeat(self) -> list[Action]:
         """Show that the device is there; the server answers each, so two without an answer mean a dead connection."""
@@ -203,6 +212,7 @@ class Session:
         if frame.stream == self._own_stream and last is not None and frame.seq > last + 1:
             return [HangUp(f"events {last + 1} to {frame.seq - 1} of this device's stream did not come")]
         self._seqs[frame.stream] = frame.seq
+        self._note_end(frame.stream, payload)
         return [*_actions_for(payload), *self._acknowledge(frame.stream)]
 
     def _hear_heartbeat(self, heartbeat: server.Heartbeat) -> list[Action]:
@@ -240,7 +250,9 @@ class Session:
         for event in recent.events if recent.recovered else []:
             if event.seq <= last or event.event not in server.PAYLOADS:
                 continue
-            found = _actions_for(server.decode_payload(event.event, event.data))
+            payload = server.decode_payload(event.event, event.data)
+            self._note_end(recent.stream, payload)
+            found = _actions_for(payload)
             # The snapshot tells where old assignments led; following them again would only waste work.
             wanted = [found_ for found_ in found if self._snapshot_is_complete or not _is_about_assignments(found_)]
             actions.extend(wanted)
@@ -253,11 +265,16 @@ class Session:
             return []
         return [Send(client.encode_message(client.Ack(stream=stream, seq=self._seqs[stream])))]
 
+    def _note_end(self, stream: str, payload: server.Payload) -> None:
+        if isinstance(payload, server.FlStatusUpdate) and payload.state in ENDED_RUN_STATES:
+            self._ended[stream] = None
+
     def _learn_epoch(self, stream: str, epoch: str) -> None:
         if self._epochs.get(stream) != epoch:
             # Another history: the numbers of the old one mean nothing in it.
             self._epochs[stream] = epoch
             self._seqs.pop(stream, None)
+            self._ended.pop(stream, None)
 
 
 def _actions_for(payload: server.Payload) -> list[Action]:
@@ -271,6 +288,10 @@ def _actions_for(payload: server.Payload) -> list[Action]:
         case server.Broadcast():
             return [Noticed(f"{payload.sender}: {payload.message}", payload.level)]
     return []
+
+
+def _is_of_run(stream: str) -> bool:
+    return stream.startswith("run:")
 
 
 def _is_about_assignments(action: Action) -> bool:

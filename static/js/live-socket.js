@@ -7,6 +7,10 @@ const STEADY = 10_000;
 const WIRE_ERRORS = new Set([1002, 1003, 1007, 1008, 1009, 1010]);
 const RESTARTS = new Set([1012, 1013, 4001]); // as edge/protocol/close_codes.py
 const RESTART_WAIT = [500, 10_000];
+/** How many positions an address says: about 40 bytes each, of which proxies take 8 KB with all headers. */
+export const MOST_POSITIONS = 150;
+/** A run in one of these states stays in it, and has nothing more to tell. */
+export const ENDS = new Set(["completed", "failed", "stopped"]);
 
 /** Return how long to wait before the next attempt, in ms: full jitter under a bound that doubles up to 30 s. */
 export const backOff = (attempt, random = Math.random) => random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(attempt, 10));
@@ -38,6 +42,8 @@ export class LiveSocket {
   #numbers = new Map();
   #skipped = new Set();
   #epochs = {};
+  #ended = new Set();
+  #namesNone = false;
   #heartbeat = 60_000;
   #asked = null;
   #questions = 0;
@@ -69,7 +75,10 @@ export class LiveSocket {
     this.#callOff();
     this.#leave();
     this.#say({ name: "connecting" });
-    const query = sinceQuery(this.positions);
+    this.#forgetEnded();
+    // The end of a run that the address left out would never be told; to one who says nothing all is told that is true.
+    this.#namesNone = Object.keys(this.positions).length > MOST_POSITIONS;
+    const query = this.#namesNone ? "" : sinceQuery(this.positions);
     const socket = this.open(query ? `${this.address}?${query}` : this.address);
     this.#socket = socket;
     this.#numbers.clear();
@@ -142,6 +151,13 @@ export class LiveSocket {
     this.#callOff = this.later(() => this.connect(), delay);
   }
 
+  #forgetEnded() {
+    for (const stream of this.#ended) {
+      if (Object.keys(this.positions).length > MOST_POSITIONS) delete this.positions[stream];
+      if (!(stream in this.positions)) this.#ended.delete(stream);
+    }
+  }
+
   #receive(text) {
     this.lastHeard = this.now();
     this.onWire("in", text);
@@ -159,6 +175,7 @@ export class LiveSocket {
       case "recent_events":
         return this.#recover(frame.data);
       case "snapshot":
+        if (this.#namesNone) this.#loseAllBut(frame.data.streams);
         for (const [stream, position] of Object.entries(frame.data.streams)) this.positions[stream] ??= position;
         return this.onFrame(frame);
       default:
@@ -174,8 +191,16 @@ export class LiveSocket {
   #welcomed(data) {
     this.#heartbeat = data.heartbeat_seconds * 1000;
     this.#openedAt = this.now();
-    for (const [stream, { epoch }] of Object.entries(data.streams)) this.#epochs[stream] = epoch;
+    this.#epochs = Object.fromEntries(Object.entries(data.streams).map(([stream, { epoch }]) => [stream, epoch]));
     this.#say({ name: "live", time: data.time });
+  }
+
+  #loseAllBut(followed) {
+    this.#namesNone = false;
+    for (const stream of Object.keys(this.positions).filter((name) => !(name in followed))) {
+      delete this.positions[stream];
+      if (!this.#ended.delete(stream)) this.onLost(stream);
+    }
   }
 
   #beat(data) {
@@ -203,6 +228,11 @@ export class LiveSocket {
       return;
     }
     this.positions[frame.stream] = { epoch: known?.epoch ?? frame.epoch ?? this.#epochs[frame.stream], seq: frame.seq };
+    this.#tell(frame);
+  }
+
+  #tell(frame) {
+    if (frame.event === "fl_status_update" && ENDS.has(frame.data.state)) this.#ended.add(frame.stream);
     this.onFrame(frame);
   }
 
@@ -223,10 +253,11 @@ export class LiveSocket {
       this.positions[stream] = { epoch, seq: to };
       if (known !== undefined && !this.#skipped.has(stream)) this.onLost(stream);
       this.#skipped.add(stream);
+      this.#ended.delete(stream);
     } else {
       for (const logged of events) {
         if (logged.seq <= known.seq) continue;
-        this.onFrame({ event: logged.event, data: logged.data, timestamp: logged.timestamp, stream, seq: logged.seq, replayed: true });
+        this.#tell({ event: logged.event, data: logged.data, timestamp: logged.timestamp, stream, seq: logged.seq, replayed: true });
       }
       this.positions[stream] = { epoch, seq: Math.max(known.seq, to) };
     }

@@ -3,11 +3,11 @@
 
 import { addPoint, headlineOf, measuredOf } from "./compared.js";
 import { readingOf, readsAsBefore, tell } from "./feed.js";
+import { ENDS } from "./live-socket.js";
 import { gettext } from "./texts.js";
 import { takeSnapshot, takeWork, workOf } from "./work.js";
 
 const FEED_LINES = 300;
-const ENDS = new Set(["completed", "failed", "stopped"]);
 const OVER = new Set(["accepted", "rejected", "failed", "expired", "cancelled", "late"]);
 
 const byKey = (items, key) => new Map(items.map((item) => [item[key], item]));

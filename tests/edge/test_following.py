@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edge.following import Follower, Gap
+from edge.positions import MOST_POSITIONS
 from edge.protocol.server import Position
 
 
@@ -141,3 +142,71 @@ def test_whoever_breaks_off_at_an_event_finds_it_again(follower):
         break
 
     assert follower.positions["run:1"] == at(5)
+
+
+def run(number, state):
+    status = {"run_id": number, "state": state}
+    return frame("fl_status_update", status, stream=f"run:{number}", timestamp="t", epoch="Kq3v_x-1", seq=1)
+
+
+def ended(number):
+    status = {"run_id": number, "state": "completed"}
+    return frame("fl_status_update", status, stream=f"run:{number}", timestamp="t", seq=2)
+
+
+def snapshot(*streams):
+    positions = {name: {"epoch": "Kq3v_x-1", "seq": 2} for name in streams}
+    return frame("snapshot", {"streams": positions, "more": False})
+
+
+def test_runs_that_have_ended_are_forgotten_before_the_address_is_too_long_and_an_open_one_never():
+    follower = Follower({"system": at(5, "Kq3v_x-1")})
+    follower.query()
+    taken(follower, run(1, "paused"))
+    for number in range(100_001, 101_001):
+        taken(follower, run(number, "running"), ended(number))
+
+    query = follower.query()
+
+    assert len(query) < 8000 - 1500  # what proxies take, less a cookie and other headers
+    assert "run:1:Kq3v_x-1:1" in query and "system:Kq3v_x-1:5" in query and "run:101000:" in query
+    assert len(follower.positions) == MOST_POSITIONS
+    missed = frame("recent_events", {**json.loads(recent(2))["data"], "epoch": "Kq3v_x-1"})
+    assert taken(follower, missed) == [2]
+
+
+def test_a_program_s_positions_are_few_enough_for_the_next():
+    positions = {"system": at(5), **{f"run:{number}": at(1) for number in range(1, 201)}}
+    follower = Follower(positions)
+    taken(follower, *(ended(number) for number in range(1, 101)))
+
+    assert list(follower.standing()) == ["system", *(f"run:{number}" for number in range(52, 201))]
+    assert follower.positions == positions | {f"run:{number}": at(2) for number in range(1, 101)}
+
+
+def test_an_end_that_was_missed_counts_like_one_that_was_heard():
+    follower = Follower({"system": at(5), **{f"run:{number}": at(1) for number in range(1, MOST_POSITIONS)}})
+    follower.query()
+    status = {"seq": 2, "event": "fl_status_update", "data": {"run_id": 7, "state": "stopped"}, "timestamp": "t"}
+
+    taken(follower, recent(2, stream="run:7", events=[status]), run(1000, "running"))
+
+    assert "run:1000:Kq3v_x-1:1" in follower.query()
+    assert "run:7" not in follower.positions
+
+
+def test_where_more_runs_are_open_than_an_address_holds_the_snapshot_tells_and_nothing_is_told_twice():
+    follower = Follower({"system": at(5, "Kq3v_x-1")})
+    follower.query()
+    names = [f"run:{number}" for number in range(1, MOST_POSITIONS + 2)]
+    taken(follower, *(run(number, "running") for number in range(1, MOST_POSITIONS + 2)))
+
+    assert follower.query() == ""
+
+    # All but the first, which ended meanwhile, and one that began meanwhile.
+    events = [text for name in names[1:] for text in [recent(1, 2, stream=name, epoch="Kq3v_x-1", reason="fresh")]]
+    begun = recent(1, 2, stream="run:9999", epoch="Kq3v_x-1", reason="fresh")
+    told = taken(follower, *events, begun)
+    assert told == [2] * MOST_POSITIONS + [1, 2]
+    assert taken(follower, snapshot(*names[1:], "system", "run:9999")) == [0]
+    assert "run:1" not in follower.positions

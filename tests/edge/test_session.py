@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from edge.identity import AUTH_CONTEXT, CHALLENGE_CONTEXT, BadSignature, SigningKey, verify
-from edge.protocol import PROTOCOL, client, handshake, server
+from edge.positions import MOST_POSITIONS
+from edge.protocol import MAX_CLIENT_MESSAGE_BYTES, PROTOCOL, client, handshake, server
 from edge.session import (
     Assigned,
     Cancelled,
@@ -72,6 +73,11 @@ class Desk:
     def connect(self, **welcome):
         self.session.receive(self.challenge(self.hello()))
         return self.welcome(**welcome)
+
+    def stand(self, streams, **fields):
+        """Connect again, and stand at 1 in these streams."""
+        self.connect()
+        self.hear(server.Snapshot(streams={name: server.Position(epoch="e", seq=1) for name in streams}, **fields))
 
     def hear(self, payload, **envelope):
         return self.session.receive(server.encode_frame(payload.event, payload, **envelope))
@@ -302,6 +308,45 @@ def test_the_next_hello_says_where_each_stream_stands(desk):
     assert hello.since == {OWN: server.Position(epoch="e", seq=4)}
 
 
+def run_status(number, state):
+    return server.FlStatusUpdate(
+        run_id=number, run_name="r", task="linear", strategy="fedavg", state=state, rounds=1, cohort_size=1, quorum=1
+    )
+
+
+def test_runs_that_have_ended_are_forgotten_before_the_hello_is_too_long_and_an_open_one_never(desk):
+    runs = range(1, 1001)
+    desk.stand([OWN, *(f"run:{number}" for number in runs)])
+    for number in runs[1:]:
+        desk.hear(run_status(number, "completed"), stream=f"run:{number}", seq=2)
+    desk.hear(broadcast("at six"), stream="audience:clients", seq=1, epoch="e")
+
+    desk.stand([OWN, "audience:clients", "run:1"])
+    hello = desk.hello()
+    since = client.decode_message(hello).since
+
+    assert len(hello) < MAX_CLIENT_MESSAGE_BYTES
+    assert {OWN, "audience:clients", "run:1", "run:1000"} <= set(since)
+    assert len(since) <= MOST_POSITIONS
+
+
+def test_of_too_many_open_runs_the_snapshot_tells_and_nothing_is_told_twice(desk):
+    runs = [f"run:{number}" for number in range(1, 201)]
+    desk.stand([*runs, "audience:clients", OWN], models=[model(1)])
+
+    since = client.decode_message(desk.hello()).since
+
+    assert len(since) == MOST_POSITIONS and {OWN, "audience:clients", "run:1"} <= set(since)
+    (forgotten, *_) = set(runs) - set(since)
+    desk.connect()
+    fresh = recent([model(1)], stream=forgotten, recovered=False)
+    assert desk.hear(fresh) == []
+    snapshot = desk.hear(server.Snapshot(streams={forgotten: server.Position(epoch="e", seq=1)}, models=[model(2)]))
+    assert snapshot[0] == ModelPublished(model(2))
+    assert desk.hear(model(2), stream=forgotten, seq=1) == []
+    assert desk.hear(model(3), stream=forgotten, seq=2) == [ModelPublished(model(3))]
+
+
 def test_another_epoch_makes_the_old_position_void(desk):
     desk.connect()
     desk.snapshot(seq=3)
@@ -322,7 +367,7 @@ def test_a_server_restored_from_an_older_copy_is_followed_from_where_it_stands(d
     assert desk.hear(assignment(4), stream=OWN, seq=4)[0] == Assigned(assignment(4))
 
 
-def recent(events, *, recovered=True, since=0, to=None):
+def recent(events, *, stream=OWN, recovered=True, since=0, to=None):
     logged = [
         server.LoggedEvent(
             seq=since + place, event=event.event, data=msgspec.Raw(server.encode_payload(event)), timestamp="x"
@@ -330,7 +375,7 @@ def recent(events, *, recovered=True, since=0, to=None):
         for place, event in enumerate(events, start=1)
     ]
     return server.RecentEvents(
-        stream=OWN, epoch="e", recovered=recovered, events=logged, since=since, to=to or since + len(events)
+        stream=stream, epoch="e", recovered=recovered, events=logged, since=since, to=to or since + len(events)
     )
 
 

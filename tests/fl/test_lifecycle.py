@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.positions import ENDED_RUN_STATES
 from fl.lifecycle import (
     ASSIGNMENT_MOVES,
     DEVICE_MOVES,
@@ -314,3 +315,7 @@ def test_a_deadline_can_be_extended_while_a_round_of_an_open_run_trains_and_neve
     can_be = state in (RunState.RUNNING, RunState.PAUSED) and round_state is RoundState.TRAINING
     assert ("extend_deadline" in actions) == can_be
     assert [action for action in actions if action != "extend_deadline"] == ACTIONS[state]
+
+
+def test_clients_forget_runs_in_the_states_that_are_never_left():
+    assert {state for state in RunState if not RUN_MOVES[state]} == ENDED_RUN_STATES == set(RunState) - OPEN_RUNS

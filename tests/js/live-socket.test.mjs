@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { LiveSocket, backOff, isTerminal, sinceQuery } from "../../static/js/live-socket.js";
+import { LiveSocket, MOST_POSITIONS, backOff, isTerminal, sinceQuery } from "../../static/js/live-socket.js";
 
 /** A socket whose other end is the test. */
 class Wire {
@@ -354,4 +354,67 @@ test("a question that a lost connection left open is asked again on the next", (
   world.socket.measure();
 
   assert.deepEqual(world.wire().sent, [{ type: "heartbeat", id: "way-2" }]);
+});
+
+const EPOCH = "Kq3v_x-1";
+const named = (world) => new URL(world.wire().address).searchParams.getAll("since").map((place) => place.split(":").slice(0, -2).join(":"));
+const began = (number) => ({ event: "fl_status_update", stream: `run:${number}`, seq: 1, epoch: EPOCH, data: { run_id: number, state: "running" } });
+const ended = (number) => ({ event: "fl_status_update", stream: `run:${number}`, seq: 2, data: { run_id: number, state: "completed" } });
+const snapshot = (streams) => ({ event: "snapshot", data: { streams: Object.fromEntries(streams.map((stream) => [stream, { epoch: EPOCH, seq: 2 }])) } });
+
+test("runs that have ended are forgotten before the address is too long, and an open one never", () => {
+  const world = connected({ positions: { system: { epoch: EPOCH, seq: 5 } } });
+  world.wire().says(began(1));
+  for (let number = 100_001; number <= 101_000; number += 1) for (const frame of [began(number), ended(number)]) world.wire().says(frame);
+
+  world.socket.connect();
+
+  assert.ok(world.wire().address.length < 8000 - 1500, "what proxies take, less a cookie and other headers");
+  for (const stream of ["system", "run:1", "run:101000"]) assert.ok(named(world).includes(stream), stream);
+  assert.equal(Object.keys(world.socket.positions).length, MOST_POSITIONS);
+  world.frames.length = 0;
+  world.wire().says(recent({ epoch: EPOCH, recovered: true, since: 1, to: 2, events: [2].map(logged) }));
+  assert.deepEqual(seqs(world), [2]);
+  assert.deepEqual(world.lost, []);
+});
+
+test("an end that was missed counts like one that was heard", () => {
+  const positions = { system: { epoch: EPOCH, seq: 5 } };
+  for (let number = 1; number < MOST_POSITIONS; number += 1) positions[`run:${number}`] = { epoch: EPOCH, seq: 1 };
+  const world = connected({ positions });
+  const end = { seq: 2, event: "fl_status_update", data: ended(7).data, timestamp: "t" };
+
+  world.wire().says(recent({ stream: "run:7", epoch: EPOCH, recovered: true, since: 1, to: 2, events: [end] }));
+  world.wire().says(began(1000));
+  world.socket.connect();
+
+  assert.ok(named(world).includes("run:1000"));
+  assert.equal(world.socket.positions["run:7"], undefined);
+});
+
+test("where more runs are open than an address holds nothing is told twice, and one that ended meanwhile is lost, not forgotten", () => {
+  const world = connected({ positions: { system: { epoch: EPOCH, seq: 5 } } });
+  const numbers = Array.from({ length: MOST_POSITIONS + 1 }, (_, index) => index + 1);
+  for (const number of numbers) world.wire().says(began(number));
+  world.frames.length = 0;
+
+  world.socket.connect();
+  const [first, ...others] = numbers.map((number) => `run:${number}`);
+  for (const stream of others) world.wire().says(recent({ stream, epoch: EPOCH, reason: "fresh", since: 0, to: 2, events: [1, 2].map(logged) }));
+
+  assert.deepEqual(named(world), []);
+  assert.deepEqual(seqs(world), others.map(() => 2));
+  assert.deepEqual(world.lost, []);
+  world.wire().says(snapshot(["system", ...others]));
+  assert.deepEqual(world.lost, [first]);
+  assert.equal(world.socket.positions[first], undefined);
+});
+
+test("a run that is not followed any more is not lost where one said where one stands", () => {
+  const world = connected({ positions: { system: { epoch: EPOCH, seq: 5 }, "run:1": { epoch: EPOCH, seq: 5 } } });
+
+  world.wire().says(snapshot(["system"]));
+
+  assert.deepEqual(world.lost, []);
+  assert.deepEqual(world.socket.positions["run:1"], { epoch: EPOCH, seq: 5 });
 });

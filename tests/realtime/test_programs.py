@@ -11,6 +11,7 @@ from django.db import connection
 
 from edge.errors import Barred, InsecureAddress
 from edge.events import Events
+from edge.protocol.server import Position
 from fl.models import Event
 from tests.builders import person
 from tests.realtime.acts import cookie_of, note, record_now
@@ -80,6 +81,16 @@ def test_a_program_gets_each_event_once_over_kills_of_the_server(server):
         return next(iter(Events(server.url, cookie=cookie)))
 
     assert asyncio.run(in_a_notebook()).event == "snapshot"
+
+
+def test_a_program_that_has_seen_a_thousand_runs_is_let_in(server):
+    cookie = cookie_of(person("ada", "viewer"))
+    record_now("system", note("1"))
+    seen = {f"run:{number}": Position(epoch="Kq3v_x-1", seq=8) for number in range(100_001, 101_001)}
+
+    first = next(iter(Events(server.url, cookie=cookie, positions=seen)))
+
+    assert (first.stream, first.seq) == ("system", 1)
 
 
 def test_a_session_is_not_sent_in_the_clear():
