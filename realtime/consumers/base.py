@@ -215,13 +215,9 @@ class Consumer(AsyncWebsocketConsumer):
         raise NotImplementedError
 
     def look_whether_open(self) -> None:
-        """Give up a connection that is not open by now."""
+        """End a connection that is not open by now, whichever side was slow; it may come again."""
         if not self.is_open and self.connection.closed_with is None:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """End a connection that has not been opened in time."""
-        self.connection.close(CloseCode.RESTARTING, "the server could not open this connection in time")
+            self.connection.close(CloseCode.RESTARTING, "the connection was not opened in time")
 
     async def open(self, since: dict[str, Position], welcome: Callable[[Plan], Welcome], *groups: str) -> None:
         """Join the hub, say welcome, and send what was missed; from then on the connection is live."""

@@ -173,13 +173,6 @@ class DeviceConsumer(Consumer):
             raise Unauthenticated("the handshake is not over")
         return self._device, self._token
 
-    def give_up(self) -> None:
-        """Wait no longer for the device; where it has answered and the server is what is slow, it may come again."""
-        if self._hello is None or self._challenge_text:
-            self._refuse("the handshake took too long")
-        else:
-            super().give_up()
-
     def _refuse(self, message: str) -> None:
         self.connection.say(Error(code="not_authenticated", message=message))
         self.connection.close(CloseCode.NOT_AUTHENTICATED)

@@ -170,11 +170,19 @@ async def test_a_signature_that_is_not_base64_is_refused_like_a_wrong_one(loop):
     assert (await socket.closed())[0] == 4500
 
 
-async def test_one_who_says_nothing_is_not_waited_for(loop, settings):
+async def test_one_who_is_slow_is_not_waited_for_and_may_come_again(loop, settings):
+    device = await enrolled()
     settings.QFLARE_HANDSHAKE_SECONDS = 0.2
-    socket = await Socket("/ws/clients").connect()
+    silent = await Socket("/ws/clients").connect()
+    half = await Socket("/ws/clients", origin=None).connect()
+    await half.say_text(hello_of(device))
+    await half.text()
 
-    assert (await socket.closed())[0] == 4500
+    for socket in (silent, half):
+        code, frames = await socket.closed()
+        assert code == 4001
+        assert [frame["event"] for frame in frames] == ["bye"]
+        assert frames[0]["data"]["reason"] == "the connection was not opened in time"
 
 
 async def test_a_persons_cookie_counts_for_nothing_here(loop):
