@@ -87,7 +87,8 @@ class ModelKeeper:
             Errand(
                 name=("model", model.run_id, digest),
                 attempt=partial(self._keep, model, digest, offer),
-                is_wanted=lambda: self._newest[model.run_id] is model,
+                # Each snapshot announces the model anew.
+                is_wanted=lambda: self._newest[model.run_id].digest == digest,
             )
         )
 

@@ -82,7 +82,8 @@ class LittleServer:
 
     What it can be told to do wrong: `refuse_update` (answers uploads with a refusal), `busy_uploads` (answers so many
     with 503 first), `expire_tokens` (takes no token that was issued before), `hold_uploads` (leaves uploads unanswered
-    until the event is set), `damage_weights`, `forge_challenge`, `forge_receipt`, `closing` (closes sockets at once).
+    until the event is set), `busy_downloads` and `hold_downloads` (the same for weights), `damage_weights`,
+    `forge_challenge`, `forge_receipt`, `closing` (closes sockets at once).
     """
 
     def __init__(self):
@@ -102,6 +103,8 @@ class LittleServer:
         self.heartbeat_seconds = 60.0
         self.refuse_update = None
         self.busy_uploads = 0
+        self.busy_downloads = 0
+        self.hold_downloads = None
         self.hold_uploads = None
         self.late = False
         self.damage_weights = False
@@ -276,6 +279,11 @@ class LittleServer:
         if headers.get("authorization", "").removeprefix("Bearer ") not in self.issued:
             return problem(401, "token_expired", "the token has expired")
         if parts[2] == "weights":
+            if self.hold_downloads is not None:
+                await asyncio.to_thread(self.hold_downloads.wait, PATIENCE_SECONDS)
+            if self.busy_downloads:
+                self.busy_downloads -= 1
+                return Answer(503, b"busy")
             found = self.weights.get(parts[3])
             if found is None:
                 return problem(404, "not_found", "there are no such weights")

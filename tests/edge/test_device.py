@@ -9,6 +9,7 @@ import time
 import msgspec
 import pytest
 
+from edge import keeper
 from edge.config import DeviceSettings
 from edge.device import Device
 from edge.enroll import enroll, read_token
@@ -128,6 +129,25 @@ def test_a_model_published_while_the_device_was_away_comes_with_the_snapshot(ser
         notes.wait_for("model")
 
     assert json.loads((home / "models" / "run-1.json").read_bytes())["version"] == 4
+
+
+def test_a_model_that_is_announced_again_while_it_is_fetched_is_still_kept(server, home, monkeypatch):
+    monkeypatch.setattr(keeper, "KEEP_SECONDS", 0.0)
+    server.hold_downloads, server.busy_downloads = threading.Event(), 1
+    digest = server.add_weights()
+    notes = Notes()
+
+    with Device(home, LINEAR, notes):
+        server.wait_connected()
+        server.publish(digest)
+        server.wait_until(lambda: f"GET /api/v1/weights/{digest}/" in server.requests)
+        server.close_sockets(4008)
+        # The acknowledgement follows the models of the second snapshot.
+        server.wait_until(lambda: [type(heard) for heard in server.devices[1].heard].count(client.Ack) == 2)
+        server.hold_downloads.set()
+        notes.wait_for("model")
+
+    assert len(notes.of("model")) == 1
 
 
 def test_a_model_of_a_task_that_is_not_offered_is_left_alone(server, home):
