@@ -162,7 +162,7 @@ class Session:
                 return []
             payload = server.decode_payload(frame.event, frame.data)
         except msgspec.DecodeError as error:
-            return [Noticed(f"A frame of the server could not be read: {error}", "error")]
+            return [_unreadable(error)]
         match payload:
             case server.Challenge():
                 return self._answer_challenge(payload, text if isinstance(text, str) else text.decode())
@@ -250,7 +250,11 @@ class Session:
         for event in recent.events if recent.recovered else []:
             if event.seq <= last or event.event not in server.PAYLOADS:
                 continue
-            payload = server.decode_payload(event.event, event.data)
+            try:
+                payload = server.decode_payload(event.event, event.data)
+            except msgspec.DecodeError as error:
+                actions.append(_unreadable(error))
+                continue
             self._note_end(recent.stream, payload)
             found = _actions_for(payload)
             # The snapshot tells where old assignments led; following them again would only waste work.
@@ -288,6 +292,10 @@ def _actions_for(payload: server.Payload) -> list[Action]:
         case server.Broadcast():
             return [Noticed(f"{payload.sender}: {payload.message}", payload.level)]
     return []
+
+
+def _unreadable(error: msgspec.DecodeError) -> Noticed:
+    return Noticed(f"A frame of the server could not be read: {error}", "error")
 
 
 def _is_of_run(stream: str) -> bool:

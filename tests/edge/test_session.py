@@ -427,6 +427,19 @@ def test_a_frame_that_cannot_be_read_is_said_and_survived(desk, frame):
     assert desk.hear(server.Heartbeat()) == []
 
 
+def test_a_logged_event_that_cannot_be_read_is_said_and_those_beside_it_count(desk):
+    desk.connect()
+    missed = recent([broadcast("at five"), broadcast("at six"), broadcast("at seven")])
+    foreign = msgspec.Raw(b'{"message":"at six","level":"fatal","sender":"olga","audiences":[]}')
+    missed.events[1] = msgspec.structs.replace(missed.events[1], data=foreign)
+
+    first, noticed, last, sent = desk.hear(missed)
+
+    assert (first, last) == (Noticed("olga: at five", "warning"), Noticed("olga: at seven", "warning"))
+    assert noticed.level == "error" and "fatal" in noticed.text
+    assert acks([sent]) == [3]
+
+
 def test_a_refused_message_is_told(desk):
     desk.connect()
 
