@@ -34,6 +34,11 @@ class HangUp:
 
 
 @dataclass(frozen=True)
+class Greeting:
+    """The device says hello: what the server tells on this connection, it reads after this."""
+
+
+@dataclass(frozen=True)
 class Welcomed:
     """The handshake is done: the bearer token, and how often to send a heartbeat."""
 
@@ -86,7 +91,7 @@ class Noticed:
     level: Level
 
 
-Heard = Welcomed | TokenRenewed | Reconciled | Assigned | Cancelled | ModelPublished | Noticed
+Heard = Greeting | Welcomed | TokenRenewed | Reconciled | Assigned | Cancelled | ModelPublished | Noticed
 """What the device itself must know of."""
 
 Action = Send | HangUp | Heard
@@ -134,7 +139,7 @@ class Session:
             since=self._since(),
         )
         self._hello = client.encode_message(hello)
-        return [Send(self._hello)]
+        return [Greeting(), Send(self._hello)]
 
     def _since(self) -> dict[str, server.Position]:
         """Forget where this device stands in what it need not or cannot say, and return the rest."""

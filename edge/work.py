@@ -29,6 +29,7 @@ from edge.protocol.server import Assignment
 from edge.session import (
     Assigned,
     Cancelled,
+    Greeting,
     Heard,
     ModelPublished,
     Noticed,
@@ -143,6 +144,8 @@ class DeviceWork:
     def handle(self, heard: Heard) -> None:
         """Act on something the server said."""
         match heard:
+            case Greeting():
+                self._forget_answered()
             case Welcomed():
                 self._enter(heard)
             case TokenRenewed():
@@ -173,10 +176,13 @@ class DeviceWork:
 
     # What was heard.
 
+    def _forget_answered(self) -> None:
+        with self._lock:
+            # The snapshot that is read from here on knows of every answer that came before.
+            self._answered.clear()
+
     def _enter(self, welcomed: Welcomed) -> None:
         with self._lock:
-            # From here on the snapshot knows of every answer that came before.
-            self._answered.clear()
             pending = list(self._pending.values())
         self._errands.connected(welcomed.token)
         for update in pending:

@@ -82,8 +82,9 @@ class LittleServer:
 
     What it can be told to do wrong: `refuse_update` (answers uploads with a refusal), `busy_uploads` (answers so many
     with 503 first), `expire_tokens` (takes no token that was issued before), `hold_uploads` (leaves uploads unanswered
-    until the event is set), `busy_downloads` and `hold_downloads` (the same for weights), `damage_weights`,
-    `forge_challenge`, `forge_receipt`, `closing` (closes sockets at once).
+    until the event is set), `busy_downloads` and `hold_downloads` (the same for weights), `hold_welcome` (says
+    late what was true when it was asked), `damage_weights`, `forge_challenge`, `forge_receipt`, `closing` (closes
+    sockets at once).
     """
 
     def __init__(self):
@@ -103,6 +104,7 @@ class LittleServer:
         self.heartbeat_seconds = 60.0
         self.refuse_update = None
         self.busy_uploads = 0
+        self.hold_welcome = None
         self.busy_downloads = 0
         self.hold_downloads = None
         self.hold_uploads = None
@@ -422,6 +424,8 @@ class LittleServer:
             token=token,
         )
         snapshot = server.Snapshot(streams=streams, models=list(self.models.values()), assignment=device.assignment)
+        if self.hold_welcome is not None:
+            await asyncio.to_thread(self.hold_welcome.wait, PATIENCE_SECONDS)
         for payload in (welcome, snapshot):
             await send({"type": "websocket.send", "text": server.encode_frame(payload.event, payload)})
 

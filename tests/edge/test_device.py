@@ -350,6 +350,28 @@ def test_an_unacknowledged_update_outlives_a_killed_device_and_is_sent_again_as_
     assert list((home / "updates").iterdir()) == []
 
 
+def test_an_update_that_is_answered_while_the_device_connects_is_not_trained_again(server, home):
+    base = server.add_weights()
+    server.hold_uploads = threading.Event()
+    notes = Notes()
+
+    with Device(home, LINEAR, notes):
+        server.wait_connected()
+        server.assign(1, base)
+        server.wait_until(lambda: server.updates)
+        server.hold_welcome = threading.Event()
+        server.close_sockets(4008)
+        server.wait_until(lambda: len(server.devices[1].hellos) == 2)
+        server.hold_uploads.set()
+        notes.wait_for("update")
+        server.hold_welcome.set()
+        server.wait_connected()
+        server.assign(1, base, round_number=2)
+        notes.wait_for("update", 2)
+
+    assert [note.facts["round"] for note in notes.of("assignment")] == [1, 2]
+
+
 def test_a_busy_server_is_asked_again(server, home):
     base = server.add_weights()
     server.busy_uploads = 2

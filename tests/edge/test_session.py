@@ -12,6 +12,7 @@ from edge.protocol import MAX_CLIENT_MESSAGE_BYTES, PROTOCOL, client, handshake,
 from edge.session import (
     Assigned,
     Cancelled,
+    Greeting,
     HangUp,
     ModelPublished,
     Noticed,
@@ -43,7 +44,8 @@ class Desk:
         self.session = Session(account, self.device_key, [OFFER])
 
     def hello(self):
-        (sent,) = self.session.open()
+        greeting, sent = self.session.open()
+        assert greeting == Greeting()
         return sent.text
 
     def challenge(self, hello, key=None):
