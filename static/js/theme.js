@@ -24,13 +24,15 @@
   };
   apply();
   root.classList.toggle("folded", read("side") === "folded");
-  systemIsDark.addEventListener("change", () => {
+  const follow = () => {
+    const before = root.dataset.shade;
     apply();
-    root.dispatchEvent(new Event("shade"));
-  });
+    if (root.dataset.shade !== before) root.dispatchEvent(new Event("shade"));
+  };
+  systemIsDark.addEventListener("change", follow);
   // Paper has colours of its own, in which canvases are drawn anew.
   matchMedia("print").addEventListener("change", () => root.dispatchEvent(new Event("shade")));
-  window.addEventListener("storage", apply);
+  window.addEventListener("storage", follow);
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.querySelector("[data-theme-switch]");
     if (!button) return;

@@ -122,6 +122,19 @@ def test_the_switch_changes_light_and_dark_and_is_remembered(quiet, open_page):
     assert page.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(12, 15, 20)"
 
 
+def test_what_is_drawn_in_another_tab_is_drawn_anew_in_the_colours_chosen_here(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url, color_scheme="light"))
+    other = page.page.context.new_page()
+    other.goto(quiet.url)
+    # Curves are drawn again at this event.
+    other.evaluate("addEventListener('shade', () => (window.drawn = document.documentElement.dataset.shade), true)")
+
+    page.page.click("[data-theme-switch]")
+
+    other.wait_for_function("document.documentElement.dataset.shade === 'dark'")
+    assert other.evaluate("window.drawn") == "dark"
+
+
 def test_everything_that_can_be_used_has_a_name_and_is_reached_by_the_keyboard(quiet, open_page):
     page = signed_in(quiet, open_page(quiet.url))
     for path in PATHS:
