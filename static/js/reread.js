@@ -2,15 +2,13 @@
 // `data-key` that read alike stay the same elements; what is open stays open, and the focus stays where it was.
 
 import { move } from "./dom.js";
+import { unhurried } from "./pieces.js";
 import { localizeTimes } from "./times.js";
 
 const FOCUSABLE = "a, button, summary, [tabindex]";
 
-/** Reads the page's address again when asked to, and at most every so many milliseconds. */
+/** Reads the page's address again when asked to: one answer at a time, and what failed again later. */
 export class Reader {
-  #timer = null;
-  #last = -Infinity;
-
   /**
    * @param {Element} root what holds the parts
    * @param {object} options
@@ -20,50 +18,27 @@ export class Reader {
    * @param {() => boolean} [options.waits] says whether somebody reads here, so that nothing may move
    */
   constructor(root, { every = 3000, onRead = () => {}, onRefused = () => {}, waits = () => false } = {}) {
-    Object.assign(this, { root, every, onRead, onRefused, waits });
-  }
-
-  /** Read again as soon as may be. */
-  ask() {
-    if (this.#timer !== null) return;
-    const wait = Math.max(0, this.#last + this.every - performance.now());
-    this.#timer = setTimeout(() => this.#due(), wait);
-  }
-
-  #due() {
-    // Nobody looks, or somebody reads: what there is then is read when that ends.
-    if (document.visibilityState === "hidden") {
-      document.addEventListener("visibilitychange", () => this.#due(), { once: true });
-      return;
-    }
-    this.#timer = null;
-    if (this.waits()) {
-      this.#last = performance.now();
-      this.ask();
-    } else {
-      this.#read();
-    }
+    Object.assign(this, { root, onRead, onRefused, waits });
+    const { ask, go } = unhurried(() => this.#read(), { pause: every });
+    /** Read again as soon as may be. */
+    this.ask = ask;
+    document.addEventListener("visibilitychange", go);
   }
 
   async #read() {
-    this.#last = performance.now();
-    try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
-      // Led elsewhere, to the login: the socket ends as well, and says so.
-      if (answer.redirected) return;
-      if (!answer.ok) {
-        this.onRefused(answer);
-        return;
-      }
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      for (const part of this.root.querySelectorAll("[data-fresh]")) {
-        const newer = fresh.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
-        if (newer) renew(part, newer);
-      }
-      this.onRead();
-    } catch {
-      // The server is away: the pill says so, and what comes when it is back asks again.
+    if (this.waits()) return this.ask(); // after the pause
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (answer.redirected) return location.reload(); // to the login, and back here
+    if (!answer.ok) {
+      this.onRefused(answer);
+      throw new Error(`the page answered ${answer.status}`);
     }
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of this.root.querySelectorAll("[data-fresh]")) {
+      const newer = fresh.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
+      if (newer) renew(part, newer);
+    }
+    this.onRead();
   }
 }
 

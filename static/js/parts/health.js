@@ -15,7 +15,6 @@ export function mount(store, { wire }) {
     onRefused({ status, statusText }) {
       setField(trouble, "status", `${status} ${statusText}`.trim());
       show(trouble, true);
-      reader.ask(); // nobody tells when what it stands on is back
     },
   });
   wire.hear((direction) => direction === "in" && reader.ask());
