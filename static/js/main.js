@@ -3,7 +3,7 @@
 
 import { part } from "./dom.js";
 import { writeWith } from "./format.js";
-import { LiveSocket } from "./live-socket.js";
+import { LiveSocket, backOff } from "./live-socket.js";
 import { Store } from "./store.js";
 import { Tap } from "./tap.js";
 import { gettext } from "./texts.js";
@@ -41,6 +41,7 @@ const PARTS = {
   runs: () => import("./parts/runs.js"),
 };
 const SIGNED_OUT = 4500;
+const SILENT_FAILURES = 3; // over before anybody could have read of them
 const readJson = (root, id) => JSON.parse(root.getElementById(id).textContent);
 
 const state = readJson(document, "state");
@@ -56,11 +57,22 @@ async function readAgain() {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
+/** Read the page's state until the server answers with it: what was told meanwhile is told by nothing else. */
+async function readState(attempt = 0) {
+  try {
+    return readJson(await readAgain(), "state");
+  } catch (error) {
+    if (attempt === SILENT_FAILURES) store.apply({ event: "error_notification", data: { severity: "error", title: gettext("The page could not be read again"), detail: String(error.message) } });
+    await new Promise((resolve) => setTimeout(resolve, backOff(attempt)));
+    return readState(attempt + 1);
+  }
+}
+
 /** Positions are lost: what is true now comes with the page, once for all of them, and the socket goes on from there. */
 let startingAgain = null;
 const startAgain = () => (startingAgain ??= readAndStart().finally(() => (startingAgain = null)));
 async function readAndStart() {
-  const fresh = readJson(await readAgain(), "state");
+  const fresh = await readState();
   store.reset(fresh);
   socket.positions = { ...fresh.positions };
   socket.connect();
@@ -83,7 +95,7 @@ const socket = new LiveSocket({
     if (now.name === "ended" && now.code === SIGNED_OUT) location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
     everySecond();
   },
-  onLost: () => startAgain().catch((error) => store.apply({ event: "error_notification", data: { severity: "error", title: gettext("The page could not be read again"), detail: String(error.message) } })),
+  onLost: startAgain,
 });
 
 /** What the page has: each paints when one of its `slices` has changed, and does what is due every `second`. */

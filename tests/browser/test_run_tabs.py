@@ -16,6 +16,20 @@ from fl.runs import RunPlan, create_run, start_run
 plan = RunPlan(name="a run with a rather long name", task="digits", rounds=100000, cohort_size=%d, local_epochs=1)
 start_run(run=create_run(plan=plan, created_by=None, now=timezone.now()), now=timezone.now())
 """
+MAKE_A_RUN = """
+from django.utils import timezone
+from fl.runs import RunPlan, create_run
+create_run(plan=RunPlan(name="a run", task="digits", rounds=2, cohort_size=2), created_by=None, now=timezone.now())
+"""
+ANOTHER_HISTORY = """
+from django.utils import timezone
+from edge.protocol.server import ErrorNotification
+from fl import events
+from fl.models import Stream
+Stream.objects.filter(name="run:1").update(epoch="another")
+with events.transaction():
+    events.record("run:1", ErrorNotification(code="x", title="said meanwhile", severity="error"), timezone.now())
+"""
 FIRST_ROW = "document.querySelector('[data-fresh=rounds] > tr')"
 
 
@@ -146,3 +160,24 @@ def test_a_file_of_rounds_is_streamed_by_the_server_whole(running, signed_in):
     rows = list(csv.DictReader(io.StringIO(answer.text())))
     assert [row["round"] for row in rows] == [str(number) for number in range(len(rows))]
     assert rows[1]["state"] == "completed"
+
+
+def test_where_positions_are_lost_the_page_is_read_until_it_is_answered(world, open_page):
+    world.server.manage("shell", "-v0", "-c", MAKE_A_RUN)
+    page = open_page(world.url)
+    page.page.goto(f"{world.url}/sign-in/#code={world.prepare()['codes']['viewer']}")
+    page.page.wait_for_url(f"{world.url}/")
+    page.page.goto(f"{world.url}/runs/1/events/")
+    page.wait_until_live()
+    page.page.evaluate("window.sameDocument = true")
+    refused = {"status": 503, "body": "the database is away"}
+    page.page.route("**/runs/1/events/", lambda route: route.fulfill(**refused), times=2)
+
+    world.server.kill()
+    page.page.wait_for_selector("[data-part=bar]:not([hidden])")
+    world.server.manage("shell", "-v0", "-c", ANOTHER_HISTORY)
+    world.server.start()
+
+    page.wait_for("document.querySelector('[data-fresh=events]').textContent.includes('said meanwhile')")
+    assert page.page.evaluate("window.sameDocument")
+    assert sum("503" in fault for fault in page.faults) == 2
