@@ -103,6 +103,23 @@ def test_new_events_are_announced_and_shown_when_they_are_asked_for(quiet, open_
     assert page.faults == []
 
 
+def test_of_more_new_events_than_a_page_has_the_others_are_on_the_older_one(quiet, open_page):
+    page = signed_in(quiet, open_page(quiet.url), "viewer")
+    page.page.goto(f"{quiet.url}/events/?severity=errors")
+    page.wait_until_live()
+    titles = [f"number {number} of many" for number in range(60)]
+
+    record(quiet, titles)
+    page.wait_for("document.querySelector('[data-show]').textContent === '60 new events: show'")
+    page.page.click("[data-show]")
+    page.page.wait_for_selector("[data-show]", state="hidden")
+    shown = first_titles(page, 60)
+    page.page.press("a[rel=next]", "Enter")  # notices lie over it
+    page.page.wait_for_url("**before=*")
+
+    assert shown + first_titles(page, 60 - len(shown)) == titles[::-1]
+
+
 def test_a_device_that_is_renamed_is_not_announced_as_online_again(quiet, open_page):
     say_online(quiet, "clinic")
     page = signed_in(quiet, open_page(quiet.url), "viewer")

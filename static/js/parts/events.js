@@ -8,6 +8,24 @@ import { gettext, ngettext } from "../texts.js";
 import { localizeTimes } from "../times.js";
 import { notify } from "./notices.js";
 
+/** Events that wait to be shown. */
+export class Waiting {
+  kept = [];
+
+  get count() {
+    return this.kept.length;
+  }
+
+  take({ stream, seq }) {
+    this.kept.push({ stream, seq });
+  }
+
+  /** Leave out those that a page has which was rendered at these positions. */
+  leaveOut(positions) {
+    this.kept = this.kept.filter(({ stream, seq }) => seq > (positions[stream]?.seq ?? Infinity));
+  }
+}
+
 export function mount(store, { frames, readAgain }) {
   const root = part("events");
   // Pages of older events stay as they are.
@@ -16,7 +34,7 @@ export function mount(store, { frames, readAgain }) {
   const button = root.querySelector("[data-show]");
   const filter = readFilter(root.dataset);
   const readings = readingsOf(list);
-  let waiting = [];
+  const waiting = new Waiting();
   let isLost = false;
   let known = store.told;
 
@@ -25,15 +43,14 @@ export function mount(store, { frames, readAgain }) {
     return filter.raw || !readsAsBefore(readings, store.words, frame.event, frame.data);
   };
   frames.hear((frame) => {
-    if (isNews(frame)) waiting.push({ stream: frame.stream, seq: frame.seq });
+    if (isNews(frame)) waiting.take(frame);
   });
   button.addEventListener("click", async () => {
     button.setAttribute("aria-disabled", "true");
     try {
       const fresh = await readAgain();
-      insert(list, fresh);
-      const { positions } = JSON.parse(fresh.getElementById("state").textContent);
-      waiting = waiting.filter(({ stream, seq }) => seq > (positions[stream]?.seq ?? Infinity));
+      insert(root, list, fresh);
+      waiting.leaveOut(JSON.parse(fresh.getElementById("state").textContent).positions);
       isLost = false;
       show(root.querySelector("[data-empty]"), list.children.length === 0);
       list.querySelector("a")?.focus();
@@ -45,7 +62,7 @@ export function mount(store, { frames, readAgain }) {
     }
   });
   const announce = () => {
-    const count = waiting.length;
+    const { count } = waiting;
     show(button, count > 0 || isLost);
     if (isLost) setText(button, gettext("The connection began anew: show what is new"));
     else if (count > 0) setText(button, ngettext("{count} new event: show", "{count} new events: show", count, { count: integer(count) }));
@@ -68,12 +85,15 @@ function readingsOf(list) {
   return new Map(rows.map(({ dataset }) => [dataset.statusOf, dataset.reading]));
 }
 
-/** Put the lines that are not there yet above the others; all are new where none of them is known. */
-function insert(list, fresh) {
+/** Put the lines that are not there yet above the others; where none of them is known, all begins anew, and what is older. */
+function insert(root, list, fresh) {
   const lines = [...fresh.querySelectorAll('[data-list="events"] > li')];
   const known = new Set([...list.children].map((line) => line.dataset.key));
   const newer = lines.filter((line) => !known.has(line.dataset.key));
-  if (newer.length === lines.length) list.replaceChildren(...newer);
-  else list.prepend(...newer);
+  if (newer.length < lines.length) list.prepend(...newer);
+  else {
+    list.replaceChildren(...newer);
+    root.querySelector("[data-older]").replaceWith(fresh.querySelector("[data-older]"));
+  }
   localizeTimes();
 }
