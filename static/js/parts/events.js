@@ -8,20 +8,27 @@ import { gettext, ngettext } from "../texts.js";
 import { localizeTimes } from "../times.js";
 import { notify } from "./notices.js";
 
-/** Events that wait to be shown. */
+const KEPT = 1000;
+
+/** Events that wait to be shown: all are counted, and only the newest kept one by one. */
 export class Waiting {
   kept = [];
+  #others = 0;
 
   get count() {
-    return this.kept.length;
+    return this.#others + this.kept.length;
   }
 
   take({ stream, seq }) {
     this.kept.push({ stream, seq });
+    if (this.kept.length <= KEPT) return;
+    this.kept.shift();
+    this.#others += 1;
   }
 
   /** Leave out those that a page has which was rendered at these positions. */
   leaveOut(positions) {
+    this.#others = 0; // a page just read has what came before a thousand others
     this.kept = this.kept.filter(({ stream, seq }) => seq > (positions[stream]?.seq ?? Infinity));
   }
 }
