@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from fl.metrics import SIGNS
 from fl.round_lines import RoundLine
 
 METRICS = ("accuracy", "loss")
@@ -52,6 +53,51 @@ class Series:
     updates_received: list[int]
     failed: list[int]
     on_devices: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric, and the round whose model it is of."""
+
+    value: float
+    round: int
+
+
+@dataclass(frozen=True)
+class EarlierFacts:
+    """What columns of several rounds do not say of the rounds in them.
+
+    Attributes:
+        best, last: metric → its best value with the first round that had it, and its newest value.
+        best_line: the round that made the run's best model, if it is one of these.
+        median_seconds: how long the completed rounds of the whole run took, these and those after them.
+    """
+
+    best: dict[str, Point | None]
+    last: dict[str, Point | None]
+    best_line: RoundLine | None
+    median_seconds: float | None
+
+
+def earlier_facts(lines: Sequence[RoundLine], *, median_seconds: float | None) -> EarlierFacts:
+    """Return what is to be known of rounds, oldest first, beside their columns."""
+    on_devices = is_measured_on_devices(lines)
+    known = {name: _points(lines, name, on_devices) for name in METRICS}
+    return EarlierFacts(
+        best={name: _best(points, name) for name, points in known.items()},
+        last={name: points[-1] if points else None for name, points in known.items()},
+        best_line=next((line for line in lines if line.is_best), None),
+        median_seconds=median_seconds,
+    )
+
+
+def _points(lines: Sequence[RoundLine], name: str, on_devices: bool) -> list[Point]:
+    values = ((value_of(line, name, on_devices), line.number) for line in lines)
+    return [Point(value, number) for value, number in values if value is not None]
+
+
+def _best(points: Sequence[Point], name: str) -> Point | None:
+    return max(points, key=lambda point: SIGNS[name] * point.value, default=None)
 
 
 def is_measured_on_devices(lines: Sequence[RoundLine]) -> bool:

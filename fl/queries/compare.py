@@ -14,7 +14,7 @@ from fl.metrics import SIGNS, measured
 from fl.models import GlobalModel, Round, Run
 from fl.queries.positions import Positions, positions_of
 from fl.queries.run_list import run_number
-from fl.series import MOST_POINTS, extremes_of
+from fl.series import MOST_POINTS, Point, extremes_of
 from fl.snapshots import consistent_read, standings_of, with_newest
 from fl.visibility import Principal, runs_for
 
@@ -44,12 +44,12 @@ class Curve:
     accuracy: list[float | None] = field(default_factory=list)
     loss: list[float | None] = field(default_factory=list)
 
-    def best(self, name: str) -> "Point | None":
+    def best(self, name: str) -> Point | None:
         """Return the best value of a metric and the first round that had it."""
         known = self._known(name)
         return Point(*max(known, key=lambda pair: SIGNS[name] * pair[0])) if known else None
 
-    def last(self, name: str) -> "Point | None":
+    def last(self, name: str) -> Point | None:
         """Return the newest value of a metric."""
         known = self._known(name)
         return Point(*known[-1]) if known else None
@@ -115,16 +115,8 @@ class DrawnCurve:
     loss: list[float | None]
     low: dict[str, list[float | None]]
     high: dict[str, list[float | None]]
-    best: "dict[str, Point | None]"
-    last: "dict[str, Point | None]"
-
-
-@dataclass(frozen=True)
-class Point:
-    """A value of a metric, and the round whose model it is of."""
-
-    value: float
-    round: int
+    best: dict[str, Point | None]
+    last: dict[str, Point | None]
 
 
 @dataclass(frozen=True)

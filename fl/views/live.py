@@ -18,7 +18,7 @@ from fl.queries import runs as queries
 from fl.queries.runs import Overview, RunView
 from fl.roles import Role
 from fl.round_lines import RoundLine
-from fl.series import MOST_POINTS, Series, is_measured_on_devices, series_of
+from fl.series import MOST_POINTS, EarlierFacts, Series, earlier_facts, is_measured_on_devices, series_of
 from fl.views.page import PageState, number_in, shown
 
 FEED_LINES = 50
@@ -51,7 +51,7 @@ def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpRespon
         raise Http404(error.message) from error
     told = feed.tell(found.events)
     view = found.view
-    newest, earlier = _split(view) if view else ((), None)
+    newest, earlier, facts = _split(view) if view else ((), None, None)
     state = PageState(
         page=page,
         positions=found.positions,
@@ -60,6 +60,7 @@ def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpRespon
         runs=(view.status,) if view else (),
         rounds=newest,
         earlier=earlier,
+        earlier_facts=facts,
         marks=tuple(view.marks) if view else (),
         progress=tuple(view.progress) if view else (),
         devices=tuple(found.devices),
@@ -75,11 +76,13 @@ def _run_page(request: HttpRequest, page: str, run_id: int | None) -> HttpRespon
     return shown(request, page, "run.html", state, **context, **_view_context(view))
 
 
-def _split(view: RunView) -> tuple[tuple[RoundLine, ...], Series | None]:
-    """Return the newest rounds for the scripts one by one, and those before them, if any, in columns."""
+def _split(view: RunView) -> tuple[tuple[RoundLine, ...], Series | None, EarlierFacts | None]:
+    """Return the newest rounds for the scripts one by one; those before them, if any, in columns, and facts of them."""
     before, newest = view.rounds[:-MOST_POINTS], view.rounds[-MOST_POINTS:]
-    earlier = series_of(before, started_at=view.run.started_at, most=COLUMNS) if before else None
-    return tuple(newest), earlier
+    if not before:
+        return tuple(newest), None, None
+    columns = series_of(before, started_at=view.run.started_at, most=COLUMNS)
+    return tuple(newest), columns, earlier_facts(before, median_seconds=queries.median_seconds(view.rounds))
 
 
 def _view_context(view: RunView) -> dict[str, Any]:

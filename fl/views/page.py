@@ -22,7 +22,7 @@ from fl.queries.marks import Mark
 from fl.queries.positions import Positions
 from fl.queries.run_list import RunFigures
 from fl.round_lines import RoundLine
-from fl.series import Series
+from fl.series import EarlierFacts, Series
 from fl.texts import texts_of
 
 
@@ -42,6 +42,7 @@ class PageState:
     marks: tuple[Mark, ...] = ()
     earlier: Series | None = None
     """Of a very long run: the rounds before `rounds`, a few in each column."""
+    earlier_facts: EarlierFacts | None = None
     figures: tuple[RunFigures, ...] = ()
     curves: tuple[DrawnCurve, ...] = ()
     now: datetime = field(default_factory=timezone.now)

@@ -85,9 +85,8 @@ export function joined(xs, columnsOfFirst, otherX, otherValues) {
   return [places, ...columnsOfFirst.map((values) => spread(xs, values)), spread(otherX, otherValues)];
 }
 
-/** Return the best value of a column and its round, or null. */
-export function bestOf(rounds, values, better) {
-  let best = null;
+/** Return the best value of a column and its round, or `best` where none is better. */
+export function bestOf(rounds, values, better, best = null) {
   values.forEach((value, index) => {
     if (value !== null && (best === null || better(value, best.value))) best = { value, round: rounds[index] };
   });

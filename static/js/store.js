@@ -38,6 +38,7 @@ export class Store {
     this.devices = byKey(state.devices, "device_id");
     this.marks = [...(state.marks ?? [])];
     this.earlier = state.earlier ?? null;
+    this.earlierFacts = state.earlier_facts ?? null;
     this.curves = byKey(state.curves ?? [], "run_id");
     this.figures = byKey(state.figures ?? [], "run_id");
     this.told = state.told.map((line) => ({ ...line, key: `${line.stream}#${line.seq}` }));

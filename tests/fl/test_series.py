@@ -9,7 +9,7 @@ import pytest
 
 from edge.protocol.server import Spread
 from fl.round_lines import RoundLine
-from fl.series import MOST_POINTS, series_of
+from fl.series import MOST_POINTS, Point, earlier_facts, series_of
 from tests.builders import NOW, at
 from tests.services.programs import find_program
 
@@ -56,6 +56,25 @@ def test_a_peak_of_one_round_in_ten_thousand_is_not_lost():
     assert (series.first[0], series.last[-1]) == (1, 10_000)
     assert [place for place, value in enumerate(accuracy.max) if value == 0.9] == [peak]
     assert accuracy.min[peak] == 0.5 < accuracy.mean[peak] < 0.9
+
+
+def test_of_rounds_in_columns_the_best_and_the_newest_value_are_those_of_one_round():
+    measured = {432: {"accuracy": 0.9}, 433: {"accuracy": 0.9}, 999: {"accuracy": 0.6, "loss": 2.0}, 1000: {}}
+    told = range(1, 1001)
+    lines = [line(each, metrics=measured.get(each, {"accuracy": 0.5}), is_best=each == 432) for each in told]
+
+    facts = earlier_facts(lines, median_seconds=1.5)
+
+    assert facts.best == {"accuracy": Point(0.9, 432), "loss": Point(2.0, 999)}
+    assert facts.last == {"accuracy": Point(0.6, 999), "loss": Point(2.0, 999)}
+    assert (facts.best_line, facts.median_seconds) == (lines[431], 1.5)
+
+
+def test_of_rounds_in_which_nothing_was_measured_nothing_is_the_best():
+    facts = earlier_facts([line(1)], median_seconds=None)
+
+    assert facts.best == facts.last == {"accuracy": None, "loss": None}
+    assert facts.best_line is None
 
 
 def test_columns_count_devices_updates_and_failures():

@@ -200,15 +200,20 @@ class Curve {
 
   // ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** The values that are a round's own, and not the mean of a column of several. */
+  #measured(name) {
+    const { mean, numbers } = this.columns[name];
+    const before = this.store.earlier?.last.at(-1) ?? -1;
+    return mean.map((value, index) => (numbers[index] > before ? (value ?? null) : null));
+  }
+
   #lastOf(name) {
-    const { mean } = this.columns[name];
-    const last = mean.findLastIndex((value) => typeof value === "number");
-    return last < 0 ? "" : METRICS[name].write(mean[last]);
+    const last = this.#measured(name).findLast((value) => value !== null) ?? this.store.earlierFacts?.last[name]?.value;
+    return METRICS[name].write(last);
   }
 
   #bestOf(name) {
-    const { mean, numbers } = this.columns[name];
-    const best = bestOf(numbers, mean.map((value) => value ?? null), METRICS[name].better);
+    const best = bestOf(this.columns[name].numbers, this.#measured(name), METRICS[name].better, this.store.earlierFacts?.best[name]);
     return best ? gettext("best {value} in round {round}", { value: METRICS[name].write(best.value), round: best.round }) : gettext("nothing measured yet");
   }
 
@@ -234,18 +239,29 @@ class Curve {
 
   #sentence(index) {
     const { x, numbers } = this.columns.accuracy;
-    const values = NAMES.map((name) => this.#wordsAt(name, index)).join(", ");
+    const round = numbers[index];
+    const first = this.#firstOf(round);
+    let values = NAMES.map((name) => this.#wordsAt(name, index)).join(", ");
+    if (first < round) values = gettext("{values} (rounds {first} to {round})", { values, first, round });
     if (this.view.x !== "time") return gettext("Round {round}: {values}", { round: x[index], values });
     const time = seconds(x[index]);
-    if (numbers[index] === undefined) return gettext("After {time}: {values}", { time, values });
-    return gettext("After {time}, round {round}: {values}", { time, round: numbers[index], values });
+    if (first < round || round === undefined) return gettext("After {time}: {values}", { time, values });
+    return gettext("After {time}, round {round}: {values}", { time, round, values });
+  }
+
+  /** Return the first round of the column that ends with a round. */
+  #firstOf(round) {
+    const { earlier } = this.store;
+    return earlier?.first[earlier.last.indexOf(round)] ?? round;
   }
 
   #wordsAt(name, index) {
     const { mean, low, high, beside, numbers, notFinite } = this.columns[name];
     const { write } = METRICS[name];
     const value = named(name, notFinite.includes(numbers[index]) ? "NaN" : write(mean[index]) || gettext("not measured"));
-    const own = typeof low[index] === "number" ? gettext("{value} (devices {low} to {high})", { value, low: write(low[index]), high: write(high[index]) }) : value;
+    const places = { value, low: write(low[index]), high: write(high[index]) };
+    const spread = () => (this.#firstOf(numbers[index]) < numbers[index] ? gettext("{value} ({low} to {high})", places) : gettext("{value} (devices {low} to {high})", places));
+    const own = typeof low[index] === "number" ? spread() : value;
     return typeof beside[index] === "number" ? `${own}, ${this.base.label} ${write(beside[index])}` : own;
   }
 

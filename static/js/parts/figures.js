@@ -23,8 +23,10 @@ export function mount(store) {
       setField(root, "online", String(onlineOf(store)));
       setField(root, "devices", String(store.devices.size));
       setField(root, "devices_note", gettext("{selected} in this round", { selected: store.run.selected }));
-      setField(root, "round_time", seconds(medianSeconds(rounds)) || "–");
-      const best = rounds.find((line) => line.is_best);
+      const { earlierFacts: before } = store;
+      // Of a very long run only the server has all durations: its median stays as it was when the page was read.
+      setField(root, "round_time", seconds(before ? before.median_seconds : medianSeconds(rounds)) || "–");
+      const best = rounds.find((line) => line.is_best) ?? before?.best_line;
       setField(root, "best", best ? `v${best.version}` : "–");
       setField(root, "best_note", best ? bestNote(best) : gettext("none yet"));
     },

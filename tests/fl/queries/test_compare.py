@@ -7,9 +7,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from fl.coordination import advance_run
-from fl.queries.compare import MOST, NEWEST, Curve, Point, comparison, settings_of
+from fl.queries.compare import MOST, NEWEST, Curve, comparison, settings_of
 from fl.roles import Role
 from fl.rounds import newest_model
+from fl.series import Point
 from fl.visibility import Principal
 from tests.builders import NOW, at, current_round, fleet, started_run, step
 
