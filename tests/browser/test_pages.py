@@ -348,3 +348,24 @@ def test_on_a_public_dashboard_the_three_lines_work_on_port_8080_and_every_page_
 
     assert heard[0] == "welcome"
     assert page.faults == []
+
+
+def test_a_refusal_that_comes_late_leaves_the_command_that_is_under_way_since(quiet, open_page):
+    browser = signed_in(quiet, open_page(quiet.url), "operator").page
+    held = []
+    browser.route("**/api/v1/runs/1/*/", lambda route: held.append(route))
+    browser.goto(f"{quiet.url}/runs/1/")
+    browser.wait_for_selector('[data-part=pill][data-state="live"]')
+
+    browser.click("[data-command=start] button")
+    browser.wait_for_selector(".notice >> text=The server has not answered")
+    browser.click("[data-command=stop]")
+    browser.click("#stop-dialog [type=submit]")
+    browser.wait_for_selector("[data-command=stop] >> text=Stopping")
+    held[0].fulfill(status=409, json={"error": {"message": "refused late"}})
+    browser.wait_for_selector(".notice >> text=refused late")
+
+    assert [route.request.url.split("/")[-2] for route in held] == ["start", "stop"]
+    assert browser.inner_text("[data-command=stop]").strip() == "Stopping…"
+    held[1].fulfill(status=409, json={"error": {"message": "refused as well"}})
+    browser.wait_for_selector("[data-command=stop] >> text='Stop'")

@@ -15,6 +15,13 @@ const COMMANDS = {
   stop: { doing: gettext("Stopping…"), isDone: (status) => status.actions.length === 0 },
 };
 
+/** Return what says of a run's status and the one before it that a command was taken. */
+export function confirmationOf(command, body) {
+  // Stopping after a round is taken note of at once and done later: the next status says so, which has actions of its
+  // own; where updates are only counted, they stay the same.
+  return body.after_round ? (status, before) => status.actions !== before.actions : COMMANDS[command].isDone;
+}
+
 const DRAWN = { start: "start", pause: "pause", resume: "resume", "extend-deadline": "extend_deadline", stop: "stop_now" };
 
 /** A command's control, wherever on the page it stands. */
@@ -82,26 +89,24 @@ class Commands {
 
   async #send(command, form, body) {
     if (this.#pending) return;
-    const { doing, isDone } = COMMANDS[command];
     const control = controlOf(command);
     const button = control.querySelector("button") ?? control;
     const word = button.querySelector("[data-word]");
     const before = this.store.run;
-    // Stopping after a round is taken note of at once and done later: the next status says so.
-    const confirmed = body.after_round ? (status) => status !== before : isDone;
     const timer = setTimeout(() => {
       const detail = gettext("“{command}” was sent ten seconds ago and is not confirmed. Look at the connection, then try again.", { command: word.dataset.idle });
       notify({ severity: "error", title: gettext("The server has not answered"), detail });
       this.#settle();
     }, PATIENCE);
     word.dataset.idle = word.textContent;
-    this.#pending = { command, before, isDone: confirmed, button, word, timer };
+    const pending = { command, before, isDone: confirmationOf(command, body), button, word, timer };
+    this.#pending = pending;
     button.setAttribute("aria-disabled", "true");
-    setText(word, doing);
+    setText(word, COMMANDS[command].doing);
     const refusal = await post(`${this.root.dataset.api}${command}/`, form, body);
     if (refusal) {
       notify({ severity: "error", title: refusal.title, detail: refusal.detail });
-      this.#settle();
+      if (this.#pending === pending) this.#settle();
     }
   }
 
