@@ -61,8 +61,9 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         read_only_fields = fields
 
     def get_created_by(self, run: Run) -> str | None:
-        is_told = run.created_by is not None and person_of(self.context["request"]) is not None
-        return run.created_by.get_username() if is_told else None
+        if run.created_by is None or person_of(self.context["request"]) is None:
+            return None
+        return run.created_by.get_username()
 
     def get_actions(self, run: Run) -> list[str]:
         round_state = vars(run)["round_state"]  # which `_runs` annotates

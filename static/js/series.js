@@ -95,7 +95,8 @@ export function bestOf(rounds, values, better, best = null) {
 
 /** Return the median of the completed rounds' durations, or null. */
 export function medianSeconds(rounds) {
-  const durations = rounds.map((line) => finite(line.duration_seconds)).filter((value) => value !== null).sort((a, b) => a - b);
+  const completed = rounds.filter((line) => line.state === "completed");
+  const durations = completed.map((line) => finite(line.duration_seconds)).filter((value) => value !== null).sort((a, b) => a - b);
   if (!durations.length) return null;
   const middle = Math.floor(durations.length / 2);
   return durations.length % 2 ? durations[middle] : (durations[middle - 1] + durations[middle]) / 2;

@@ -95,7 +95,8 @@ test("the best value is the first of the best", () => {
   assert.equal(bestOf([1], [null], (a, b) => a > b), null);
 });
 
-test("the median is of what was measured", () => {
+test("the median is of what was measured in completed rounds", () => {
+  assert.equal(medianSeconds([line(20), line(600, { state: "failed" }), line(600, { state: "stopped" })]), 20);
   assert.equal(medianSeconds([line(1), line(9), line(2, { duration_seconds: null })]), 5);
   assert.equal(medianSeconds([]), null);
 });
