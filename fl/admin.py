@@ -176,6 +176,9 @@ class AssignmentInline(_ReadOnlyInline):
     model = Assignment
     fields = readonly_fields = ("cohort_index", "device", "state", "reason", "progress", "assigned_at", "ended_at")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Assignment]:
+        return super().get_queryset(request).select_related("device")
+
 
 @admin.register(Round)
 class RoundAdmin(ReadOnlyAdmin):

@@ -28,6 +28,7 @@ def sweep(*, now: datetime) -> list[str]:
     swept = [name for name in _stored() if name not in named and _is_older(name, before)]
     for name in swept:
         default_storage.delete(name)
+    _delete_empty_folders("updates", before)
     for partial in incoming_folder().glob("*.partial"):
         with suppress(FileNotFoundError):  # it has just arrived, and has its name in storage now
             if datetime.fromtimestamp(partial.stat().st_mtime, tz=now.tzinfo) < before:
@@ -40,6 +41,17 @@ def _stored() -> list[str]:
     for folder in ("models", "updates"):
         names += _walk(folder)
     return names
+
+
+def _delete_empty_folders(folder: str, before: datetime) -> None:
+    """Delete the folders of rounds whose files have gone; in that of a round that goes on, something was put lately."""
+    if not default_storage.exists(folder):
+        return
+    for inner in default_storage.listdir(folder)[0]:
+        name = str(Path(folder) / inner)
+        if not any(default_storage.listdir(name)) and _is_older(name, before):
+            with suppress(FileNotFoundError):  # another coordinator was first
+                default_storage.delete(name)
 
 
 def _walk(folder: str) -> list[str]:

@@ -7,12 +7,14 @@ import pytest
 from django.apps import apps
 from django.contrib.admin import site
 from django.contrib.messages import get_messages
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from edge.protocol.enrollment import parse_token
 from fl import devices, people, runs
 from fl.broadcasts import broadcast_error_notification
-from fl.models import Device, EnrollmentToken, IdempotentRequest, Run
+from fl.models import Assignment, Device, EnrollmentToken, IdempotentRequest, Round, Run
 from tests.builders import PLAN, current_round, fleet, participant, person, started_run, step
 from tests.fl.noted import noted
 
@@ -208,6 +210,21 @@ def test_a_token_is_issued_and_its_text_shown_once(admin):
         shown = admin.get(page(EnrollmentToken, name, *key)).content.decode()
         assert secret not in shown
         assert token.secret_hash not in shown
+
+
+def test_a_round_of_many_devices_takes_as_many_queries_as_one_of_few(admin):
+    counts = []
+    for size in (2, 2, 12):  # the first page fills Django's own caches
+        now = timezone.now()
+        fleet(size, now=now)
+        run = started_run(now, cohort_size=size)
+        step(run, now)
+        with CaptureQueriesContext(connection) as seen:
+            admin.get(page(Round, "change", str(run.round_set.get().pk)))
+        counts.append(len(seen))
+
+    assert Assignment.objects.count() == 16
+    assert counts[1] == counts[2]
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "1e12", "soon", ""])

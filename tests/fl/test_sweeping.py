@@ -36,6 +36,21 @@ def test_orphans_go_after_the_age_and_younger_ones_stay(settings):
     assert not any(default_storage.exists(name) for name in swept)
 
 
+def test_a_folder_in_which_nothing_has_been_for_long_goes_too(settings):
+    settings.QFLARE_SWEEP_SECONDS = 3600
+    for name in ("updates/7/gone", "updates/8/gone", "updates/9/kept"):
+        files.save_bytes(name, b"x")
+    for name in ("updates/7/gone", "updates/8/gone"):
+        default_storage.delete(name)
+    age("updates/7", 3700)
+    age("updates/9", 3700)
+
+    sweeping.sweep(now=timezone.now())
+
+    folders, _ = default_storage.listdir("updates")
+    assert sorted(folders) == ["8", "9"]
+
+
 def test_what_rows_name_stays_however_old():
     senders = fleet(2)
     run = started_run(strategy="fedadam", keep_updates=True)
