@@ -54,6 +54,8 @@ class Follower:
     _heads: dict[str, int] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _skipped: set[str] = field(default_factory=set)
+    _lost: dict[str, server.Position | None] = field(default_factory=dict)
+    """Where one stood in streams of which the snapshot is still to tell what is true."""
     _ended: dict[str, None] = field(default_factory=dict)
     """Streams of runs whose end was told, in that order."""
     _begins: bool = True
@@ -62,8 +64,12 @@ class Follower:
     """More is known than could be said, so that a snapshot comes."""
 
     def standing(self) -> dict[str, server.Position]:
-        """Return where one stands; of runs that have ended, no more than one can say."""
-        return without_ended(self.positions, self._ended)
+        """Return where one stands; of runs that have ended, no more than one can say.
+
+        What a snapshot is still to tell is not known yet.
+        """
+        stood = self.positions | self._lost
+        return without_ended({name: one for name, one in stood.items() if one is not None}, self._ended)
 
     def query(self) -> str:
         """Begin a connection: return the query of its address, which says where one stands.
@@ -71,7 +77,7 @@ class Follower:
         It says nothing where more runs are open than an address holds: the end of one that it left out would never be
         told, whereas to one who says nothing a snapshot tells what does not join.
         """
-        self.positions = self.standing()
+        self.positions, self._lost = self.standing(), {}
         self._ended = {name: None for name in self._ended if name in self.positions}
         self.farewell, self.refusal, self.owes_heartbeat = None, "", False
         self._heads, self._numbers, self._skipped = {}, {}, set()
@@ -105,7 +111,10 @@ class Follower:
     def _begin_anew(self, frame: server.Frame) -> Iterator[Event]:
         event = Event(frame.event, msgspec.json.decode(frame.data))
         yield event
-        if self._names_none and not event.data["more"]:
+        if event.data["more"]:
+            return
+        self._lost = {}
+        if self._names_none:
             # What is not followed has ended, as the snapshot told.
             followed = event.data["streams"]
             self.positions = {name: one for name, one in self.positions.items() if name in followed}
@@ -148,6 +157,7 @@ class Follower:
         stream, known = recent.stream, self.positions.get(recent.stream)
         if stream in self._skipped or not _joins(known, recent, begins=self._begins):
             # What is true at this point comes with the snapshot.
+            self._lost.setdefault(stream, known)
             self._skipped.add(stream)
             self._ended.pop(stream, None)
             self._stand(stream, recent.epoch, recent.to)

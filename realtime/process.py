@@ -252,7 +252,7 @@ class Process:
 
     async def _end_stalled(self) -> None:
         now, patience = asyncio.get_running_loop().time(), settings.QFLARE_STALL_SECONDS
-        for connection in self.hub.connections():
+        for connection in list(self.connections.values()):
             since = None if connection.is_watched else connection.sending_since
             if since is not None and now - since > patience and connection.closed_with is not CloseCode.TOO_SLOW:
                 logger.info("%s %s took nothing for %g s and is ended", connection.kind, connection.id, patience)

@@ -41,6 +41,7 @@ export class LiveSocket {
   #heads = {};
   #numbers = new Map();
   #skipped = new Set();
+  #lost = new Map();
   #epochs = {};
   #ended = new Set();
   #namesNone = false;
@@ -75,6 +76,7 @@ export class LiveSocket {
     this.#callOff();
     this.#leave();
     this.#say({ name: "connecting" });
+    this.#takeBack();
     this.#forgetEnded();
     // The end of a run that the address left out would never be told; to one who says nothing all is told that is true.
     this.#namesNone = Object.keys(this.positions).length > MOST_POSITIONS;
@@ -151,6 +153,16 @@ export class LiveSocket {
     this.#callOff = this.later(() => this.connect(), delay);
   }
 
+  /** Stand where one stood in streams that are lost, as long as nothing has told what is true instead. */
+  #takeBack() {
+    for (const [stream, { before, since }] of this.#lost) {
+      if (this.positions[stream] !== since) continue;
+      if (before) this.positions[stream] = before;
+      else delete this.positions[stream];
+    }
+    this.#lost.clear();
+  }
+
   #forgetEnded() {
     for (const stream of this.#ended) {
       if (Object.keys(this.positions).length > MOST_POSITIONS) delete this.positions[stream];
@@ -177,6 +189,7 @@ export class LiveSocket {
       case "snapshot":
         if (this.#namesNone) this.#loseAllBut(frame.data.streams);
         for (const [stream, position] of Object.entries(frame.data.streams)) this.positions[stream] ??= position;
+        if (!frame.data.more) this.#lost.clear();
         return this.onFrame(frame);
       default:
         return frame.stream ? this.#durable(frame) : this.#tick(frame);
@@ -250,7 +263,9 @@ export class LiveSocket {
     const known = this.positions[stream] ?? (since === 0 ? { epoch, seq: 0 } : undefined);
     if (known === undefined || this.#skipped.has(stream) || this.#isLost(known, data)) {
       // The stream goes on from here; what is true at this point is told by the snapshot, or by the page read again.
+      const { before } = this.#lost.get(stream) ?? { before: this.positions[stream] };
       this.positions[stream] = { epoch, seq: to };
+      this.#lost.set(stream, { before, since: this.positions[stream] });
       if (known !== undefined && !this.#skipped.has(stream)) this.onLost(stream);
       this.#skipped.add(stream);
       this.#ended.delete(stream);

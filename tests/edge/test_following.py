@@ -85,6 +85,22 @@ def test_what_does_not_join_is_left_to_the_snapshot_and_followed_from_there(foll
     assert follower.positions["run:1"] == at(data["to"] + 1, data["epoch"])
 
 
+@pytest.mark.parametrize("chunks", [[], [frame("snapshot", {"streams": {}, "runs": [], "more": True})]])
+def test_one_whose_connection_ends_before_the_snapshot_comes_again_from_where_it_stood(follower, chunks):
+    new = recent(60, 61, stream="run:9", recovered=False, reason="fresh")
+    taken(follower, recent(8, 9, recovered=False, reason="too_far"), new, *chunks)
+
+    assert follower.standing() == {"run:1": at(5)}
+    assert follower.query() == "since=run:1:e:5"
+
+
+def test_after_the_snapshot_one_comes_again_from_there(follower):
+    snapshot = frame("snapshot", {"streams": {}, "runs": [], "more": False})
+    taken(follower, recent(8, 9, recovered=False, reason="too_far"), snapshot)
+
+    assert follower.query() == "since=run:1:e:9"
+
+
 def test_what_is_lost_is_lost_in_however_many_pieces_it_comes(follower):
     other = {"epoch": "other", "recovered": False, "reason": "epoch"}
 

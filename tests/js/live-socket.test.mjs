@@ -169,6 +169,40 @@ test("what was lost is lost once, in however many pieces the newest events come"
   assert.deepEqual(seqs(world), [14]);
 });
 
+test("who loses the connection before the snapshot comes again from where it stood", () => {
+  const world = connected();
+  const lose = () => {
+    world.wire().says(recent({ epoch: "other", reason: "epoch", since: 10, to: 12, more: true }));
+    world.wire().says(recent({ epoch: "other", reason: "epoch", since: 12, to: 13 }));
+    world.wire().says(recent({ stream: "run:9", reason: "fresh", since: 60, to: 61 }));
+  };
+  const before = structuredClone(world.socket.positions);
+
+  lose();
+  world.socket.connect();
+  assert.deepEqual(world.socket.positions, before);
+
+  lose();
+  world.wire().says({ event: "snapshot", data: { streams: {}, more: true } });
+  world.socket.connect();
+  assert.deepEqual(world.socket.positions, before);
+
+  lose();
+  world.wire().says({ event: "snapshot", data: { streams: {}, more: false } });
+  world.socket.connect();
+  assert.deepEqual(world.socket.positions, { ...before, "run:1": { epoch: "other", seq: 13 }, "run:9": { epoch: "e", seq: 61 } });
+});
+
+test("who reads the page again goes on from there", () => {
+  const world = connected();
+  world.wire().says(recent({ epoch: "other", reason: "epoch", since: 10, to: 12 }));
+
+  world.socket.positions = { "run:1": { epoch: "other", seq: 12 } };
+  world.socket.connect();
+
+  assert.deepEqual(world.socket.positions, { "run:1": { epoch: "other", seq: 12 } });
+});
+
 test("a replay in pieces that begins before what is known loses nothing", () => {
   const world = connected();
 
