@@ -1,6 +1,7 @@
 """Every setting of the server, read from the environment once; what belongs to a run is a field of Run instead."""
 
 import hashlib
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,12 @@ def _database() -> dict[str, Any]:
         # for each who asks, and not in ever longer pauses of its own.
         wait = env_number("QFLARE_DATABASE_WAIT_SECONDS", 5, 0.1, 600)
         pool = {"min_size": 1, "max_size": 20, "timeout": wait, "reconnect_timeout": wait}
-        database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": pool}
+        # One that is gone without a word, with its machine or its network, would be waited for by the system's patience.
+        # No statement_timeout: it is kept by the very server that says nothing, and a purge may well take long.
+        seconds = ceil(wait)
+        silence = {"connect_timeout": seconds, "tcp_user_timeout": int(1000 * wait)}
+        silence |= {"keepalives_idle": seconds, "keepalives_interval": seconds}
+        database["OPTIONS"] = {**silence, **database.get("OPTIONS", {}), "pool": pool}
         # Those that a restart of the database has ended are found before they are used.
         database["CONN_HEALTH_CHECKS"] = True
     return database

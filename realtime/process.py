@@ -158,12 +158,15 @@ class Process:
 
         Where the database cannot be asked, people stay on trust for QFLARE_TRUST_SECONDS, and then have to come again.
         """
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now, trusted_until = loop.time(), self._rechecked_at + settings.QFLARE_TRUST_SECONDS
         signed_in = self.hub.connections(Kind.DASHBOARD, Kind.ADMIN)
         try:
-            await self._recheck_people(signed_in)
+            # A database that hangs neither answers nor fails.
+            async with asyncio.timeout_at(max(trusted_until, now + settings.QFLARE_RECHECK_SECONDS)):
+                await self._recheck_people(signed_in)
         except Exception:
-            if now - self._rechecked_at >= settings.QFLARE_TRUST_SECONDS:
+            if loop.time() >= trusted_until:
                 for connection in self._signed_in(signed_in):
                     connection.close(
                         CloseCode.EXPIRED, "for too long nobody could say whether the session is still open"

@@ -79,6 +79,20 @@ def test_postgresql_and_redis_are_chosen_by_their_addresses(read):
     assert "pubsub" in layer["BACKEND"]
 
 
+def test_a_connection_to_a_postgresql_that_is_not_heard_of_is_given_up(read):
+    def options(query="", **environment):
+        found = read("DATABASES", DATABASE_URL=f"postgres://db.example/learning{query}", **environment)
+        return found["DATABASES"]["default"]["OPTIONS"]
+
+    silent = options()
+    scaled = options("?keepalives_idle=30", QFLARE_DATABASE_WAIT_SECONDS="0.5")
+
+    assert (silent["connect_timeout"], silent["tcp_user_timeout"]) == (5, 5000)
+    assert (silent["keepalives_idle"], silent["keepalives_interval"]) == (5, 5)
+    assert (scaled["connect_timeout"], scaled["tcp_user_timeout"]) == (1, 500)
+    assert (int(scaled["keepalives_idle"]), scaled["keepalives_interval"]) == (30, 1)
+
+
 def test_redis_may_be_used_by_the_core_layer(read):
     found = read(
         "CHANNEL_LAYERS",

@@ -8,6 +8,7 @@ import sys
 import httpx
 import pytest
 
+from edge.protocol.close_codes import CloseCode
 from tests.realtime.raw import CLOSE, RawClient, dashboard
 from tests.realtime.servers import OURS, ROOT, start_server
 from tests.services.postgres import restartable_cluster
@@ -16,19 +17,26 @@ COOKIE = 'Cookie: sessionid="\\000aaaaaaaaaaaa"'
 """Octal, as cookies have it."""
 
 
+SIGN_IN = """
+from tests.builders import person
+from tests.realtime.acts import cookie_of
+print(cookie_of(person("ada", "viewer")))
+"""
+
+
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The URL of a migrated database that the servers of this module share."""
+def cluster(tmp_path_factory):
+    """A cluster with a migrated database that the servers of this module share."""
     with restartable_cluster() as cluster:
         folder = tmp_path_factory.mktemp("postgresql")
         environment = {**os.environ, "DATABASE_URL": cluster.url, "QFLARE_DATA_DIR": str(folder), "REDIS_URL": ""}
         subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
-        yield cluster.url
+        yield cluster
 
 
 @pytest.fixture(scope="module", params=OURS)
-def server(request, database, tmp_path_factory):
-    environment = {"DATABASE_URL": database, "QFLARE_PUBLIC_DASHBOARD": "1"}
+def server(request, cluster, tmp_path_factory):
+    environment = {"DATABASE_URL": cluster.url, "QFLARE_PUBLIC_DASHBOARD": "1"}
     server = start_server(tmp_path_factory.mktemp(request.param), kind=request.param, environment=environment)
     yield server
     server.stop()
@@ -89,3 +97,21 @@ def test_an_outage_of_the_layer_is_told_once_on_postgresql_too(postgres_database
     assert result.returncode == 0, result.stdout[-20_000:]
     assert " passed" in result.stdout
     assert "skipped" not in result.stdout
+
+
+def test_people_of_a_server_whose_database_stands_still_are_trusted_for_a_while_and_come_back_with_it(
+    cluster, tmp_path
+):
+    trust = {"QFLARE_RECHECK_SECONDS": "0.2", "QFLARE_TRUST_SECONDS": "1", "QFLARE_DATABASE_WAIT_SECONDS": "0.5"}
+    server = start_server(tmp_path, environment={"DATABASE_URL": cluster.url, **trust})
+    try:
+        session = f"Cookie: {server.manage('shell', '-v0', '-c', SIGN_IN).strip()}"
+        client = dashboard(server, origin=server.url, headers=[session])
+        with cluster.stands_still():
+            code = client.close_code()
+
+        assert code == CloseCode.EXPIRED
+        assert dashboard(server, origin=server.url, headers=[session])
+        assert httpx.get(f"{server.url}/readyz", trust_env=False, timeout=60).text == "ok\n"
+    finally:
+        assert server.stop() == 0

@@ -4,6 +4,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -104,6 +105,21 @@ class PostgresServer:
     def stop(self, mode="immediate"):
         """End it at once, as a crash would; `fast`: in order, though nobody is waited for."""
         self._control("stop", f"--mode={mode}")
+
+    @contextmanager
+    def stands_still(self):
+        """Let none of its processes run while the block does: the system takes what is sent, and nobody answers."""
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)  # first: from here on it makes no other
+        stopped = [postmaster]
+        try:
+            for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+                os.kill(int(child), signal.SIGSTOP)
+                stopped.append(int(child))
+            yield
+        finally:
+            for process in reversed(stopped):
+                os.kill(process, signal.SIGCONT)
 
     def _control(self, command, *arguments):
         run(self._pg_ctl, command, f"--pgdata={self._data}", "--wait", *arguments, **self._account)
