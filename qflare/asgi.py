@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from io import BytesIO
 from typing import Any, cast
 
 import django
@@ -13,11 +14,13 @@ django.setup(set_prefix=False)
 # and hold that up for seconds.
 import qflare.urls  # noqa: E402, F401, I001 - loaded for what it loads
 from channels.routing import ProtocolTypeRouter  # noqa: E402 - see above
+from django.core.handlers.asgi import ASGIRequest  # noqa: E402 - see above
 from qflare.bodies import bounded  # noqa: E402 - see above
 from qflare.downloads import digest_in, send_weights  # noqa: E402 - see above
 from qflare.forwarding import as_forwarded  # noqa: E402 - see above
 from qflare.handler import Handler  # noqa: E402 - see above
 from qflare.uploads import assignment_in, take_update  # noqa: E402 - see above
+from realtime.probes import ALIVE, healthz  # noqa: E402 - see above
 from realtime.process import running_process  # noqa: E402 - see above
 from realtime.publishing import use_loop  # noqa: E402 - see above
 from realtime.routing import websockets  # noqa: E402 - see above
@@ -29,7 +32,9 @@ async def serve_http(scope: Any, receive: Any, send: Any) -> None:
     """Answer a request; what it records is told from this loop."""
     use_loop(asyncio.get_running_loop())
     path = scope["path"]
-    if (assignment_id := assignment_in(path)) is not None:
+    if path == ALIVE:
+        await http.send_response(healthz(ASGIRequest(scope, BytesIO())), send)
+    elif (assignment_id := assignment_in(path)) is not None:
         await take_update(assignment_id, scope, receive, send, http.call)
     elif (digest := digest_in(path)) is not None:
         await send_weights(digest, scope, receive, send, http.call)

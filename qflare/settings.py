@@ -59,7 +59,7 @@ INSTALLED_APPS = [
     "realtime",
 ]
 MIDDLEWARE = [
-    "realtime.probes.answer_probes",
+    "realtime.probes.answer_ready",
     "django.middleware.security.SecurityMiddleware",
     "qflare.middleware.content_security_policy",
     "qflare.middleware.origin_of_acts",

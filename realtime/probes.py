@@ -5,7 +5,8 @@
     /metrics   figures in Prometheus' text format, for those with QFLARE_METRICS_TOKEN and for signed-in viewers
 
 The first two are answered before all else that a request passes: who asks comes by an address, not by a name of
-QFLARE_ALLOWED_HOSTS, and is nobody in particular.
+QFLARE_ALLOWED_HOSTS, and is nobody in particular. The first one is answered on the loop (`qflare.asgi`), since all threads
+may wait for a database that is away.
 """
 
 import secrets
@@ -26,6 +27,7 @@ from fl.roles import Role
 from realtime import health
 from realtime.prometheus import CONTENT_TYPE, exposition
 
+ALIVE, READY = "/healthz", "/readyz"
 PLAIN = "text/plain; charset=utf-8"
 BEARER = "Bearer "
 
@@ -57,14 +59,11 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(why, content_type=PLAIN, status=401, headers={"WWW-Authenticate": 'Bearer realm="metrics"'})
 
 
-PROBES = {"/healthz": healthz, "/readyz": readyz}
-
-
-def answer_probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Answer probes at once, and hand on all else."""
+def answer_ready(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer `/readyz` before all else that is in its thread, and hand on every other request."""
 
     def answer(request: HttpRequest) -> HttpResponse:
-        return PROBES.get(request.path_info, get_response)(request)
+        return readyz(request) if request.path_info == READY else get_response(request)
 
     return answer
 

@@ -2,13 +2,17 @@
 
 import json
 import os
+import select
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from edge.protocol.close_codes import CloseCode
+from qflare.handler import THREADS
 from tests.realtime.raw import CLOSE, RawClient, dashboard
 from tests.realtime.servers import OURS, ROOT, start_server
 from tests.services.postgres import restartable_cluster
@@ -36,7 +40,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=OURS)
 def server(request, cluster, tmp_path_factory):
-    environment = {"DATABASE_URL": cluster.url, "QFLARE_PUBLIC_DASHBOARD": "1"}
+    patient = {"QFLARE_DATABASE_WAIT_SECONDS": "60"}
+    environment = {"DATABASE_URL": cluster.url, "QFLARE_PUBLIC_DASHBOARD": "1", **patient}
     server = start_server(tmp_path_factory.mktemp(request.param), kind=request.param, environment=environment)
     yield server
     server.stop()
@@ -115,3 +120,18 @@ def test_people_of_a_server_whose_database_stands_still_are_trusted_for_a_while_
         assert httpx.get(f"{server.url}/readyz", trust_env=False, timeout=60).text == "ok\n"
     finally:
         assert server.stop() == 0
+
+
+def test_a_server_says_that_it_answers_though_all_its_threads_wait_for_the_database(server, cluster):
+    with ExitStack() as peers:
+        address = ("127.0.0.1", server.port)
+        waiting = [peers.enter_context(socket.create_connection(address, 60)) for _ in range(THREADS + 1)]
+        with cluster.stands_still():
+            for peer in waiting:
+                peer.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+            alive = httpx.get(f"{server.url}/healthz", trust_env=False, timeout=20)
+
+            answered, _, _ = select.select(waiting, [], [], 0)
+        assert (alive.status_code, alive.text, answered) == (200, "ok\n", [])
+        assert all(peer.recv(1000).startswith(b"HTTP/1.1 200") for peer in waiting)

@@ -13,13 +13,12 @@ from django.test import Client
 from django.utils import timezone
 
 from qflare.logs import PROBES as UNNOTED
-from realtime.probes import PROBES
+from realtime.probes import ALIVE, READY
+from tests.asgi import get
 from tests.builders import participant, person, started_run
 from tests.realtime.servers import ROOT, start_server
 from tests.realtime.test_connections_and_broadcasts import process
 from tests.services.postgres import restartable_cluster
-
-READY = "/readyz"
 
 
 def figures(text):
@@ -33,19 +32,19 @@ def figures(text):
 
 def test_a_process_that_answers_says_so_and_asks_no_database():
     # Without a mark for the database a query would be an error.
-    response = Client().get("/healthz")
+    response = get(ALIVE, {})
 
     assert (response.status_code, response.content) == (200, b"ok\n")
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert "no-store" in response.headers["Cache-Control"]
 
 
-@pytest.mark.parametrize("path", sorted(PROBES))
-@pytest.mark.django_db
+@pytest.mark.parametrize("path", [ALIVE, READY])
+@pytest.mark.django_db(transaction=True)
 def test_whoever_asks_by_another_name_or_an_address_is_answered_too(path):
-    assert Client(headers={"Host": "10.1.2.3:8000"}).get(path).status_code == 200
-    assert Client().head(path).status_code == 200
-    assert Client().post(path).status_code == 405
+    assert get(path, {"Host": "10.1.2.3:8000"}).status_code == 200
+    assert get(path, {}, method="HEAD").status_code == 200
+    assert get(path, {}, method="POST").status_code == 405
 
 
 @pytest.mark.django_db
@@ -83,7 +82,7 @@ def test_a_layer_that_is_away_is_named(db, redis_layer):
 
 
 def test_no_answer_to_a_probe_is_noted_in_the_log():
-    assert set(PROBES) == UNNOTED
+    assert {ALIVE, READY} == UNNOTED
     assert "without_probes" in project_settings.LOGGING["loggers"]["django.request"]["filters"]
 
 
