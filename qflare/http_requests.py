@@ -180,6 +180,7 @@ class Channel(http.HTTPChannel):
         self._is_deaf = False
         self._untaken = 0
         self._moved_at = 0.0
+        self._next_look: Any = None
 
     # ── in ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -207,6 +208,9 @@ class Channel(http.HTTPChannel):
             self._is_deaf = True
             self.persistent = False
         http.HTTPChannel.requestDone(self, request)
+        if not self.persistent:
+            self._moved_at, self._untaken = self.factory.reactor.seconds(), 0
+            self._watch_the_end()
 
     def hold_back(self) -> None:
         """Read nothing from the peer, which is not its fault: meanwhile it has all time."""
@@ -256,7 +260,16 @@ class Channel(http.HTTPChannel):
     def connectionLost(self, reason: Any = None) -> None:
         """Let nobody wait for a peer that is gone."""
         self.is_empty.set()
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         http.HTTPChannel.connectionLost(self, reason)
+
+    def _watch_the_end(self) -> None:
+        # A transport that is to close waits without end until the peer has taken what is left.
+        patience = settings.QFLARE_TRANSFER_SECONDS
+        self._next_look = self.callLater(patience / LOOKS, self._watch_the_end)
+        self.end_if_stalled(patience)
 
     def end_if_stalled(self, patience: float) -> None:
         """End the connection if the peer has taken no byte for so many seconds."""

@@ -6,6 +6,7 @@
 /slow        reads a piece, waits for a request to /go, and reads the rest
 /refuse      answers 401 without a look at the body
 /send?<n>    sends n bytes in pieces of 256 KiB; /sent tells how many bytes its sends have taken so far
+/whole?<n>   sends n bytes at once, and is done
 /break       sends half of what it said, and fails
 /seen        tells what became of the requests to /count and /slow: "whole" or "gone", one a line
 /forget      begins all that anew
@@ -80,6 +81,9 @@ class Application:
             left -= len(piece)
             self.sent += len(piece)
         await send({"type": "http.response.body", "body": b""})
+
+    async def do_whole(self, scope, receive, send):
+        await answer(send, " " * int(scope["query_string"]))
 
     async def do_sent(self, _, receive, send):
         await answer(send, str(self.sent))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -251,6 +252,29 @@ def test_a_reader_that_takes_nothing_is_ended_and_one_that_is_slow_is_not(any_pr
             if taken > size:
                 break
     assert taken > size
+
+
+LAST = [b"GET /whole?%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"GET /whole?%d HTTP/1.0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("request_of", LAST, ids=["close", "HTTP 1.0"])
+def test_who_takes_nothing_of_the_last_answer_is_ended_and_who_takes_it_slowly_gets_all(program, request_of):
+    size = 32 * MIB
+    with (
+        program.connect(request_of % size, receive_buffer=4096) as deaf,
+        program.connect(request_of % size, receive_buffer=65536) as slow,
+    ):
+        taken = 0
+        until = time.monotonic() + 4
+        while time.monotonic() < until:  # four times the patience, a little of it at a time
+            taken += len(slow.recv(65536))
+            time.sleep(0.05)
+        ended = select.poll()
+        ended.register(deaf, 0)  # tells of the end alone
+        assert ended.poll(1000 * GIVE_UP_SECONDS)
+        while piece := slow.recv(MIB):
+            taken += len(piece)
+        assert taken > size
 
 
 def test_what_breaks_off_is_not_taken_for_whole_and_the_server_goes_on(program):
