@@ -10,6 +10,9 @@ from realtime.process import this_process
 from realtime.publishing import loop_of_process
 from realtime.watch import HEALTH_SECONDS, Echo
 
+LOOP_SECONDS = 2.0
+"""How long the process's loop may take to say something; one that ends meanwhile never does."""
+
 
 @dataclass(frozen=True)
 class Health:
@@ -41,7 +44,11 @@ def layer() -> str:
     loop = loop_of_process()
     if loop is None:
         return "ok" if asyncio.run(_echoes()) else "away"
-    return "ok" if asyncio.run_coroutine_threadsafe(_carries(), loop).result() else "away"
+    try:
+        carries = asyncio.run_coroutine_threadsafe(_carries(), loop).result(HEALTH_SECONDS + LOOP_SECONDS)
+    except TimeoutError:
+        return "away"
+    return "ok" if carries else "away"
 
 
 async def _carries() -> bool:

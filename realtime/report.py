@@ -31,8 +31,6 @@ LAYERS = {
     "channels_redis.pubsub.RedisPubSubChannelLayer": _("Redis, pub/sub"),
     "channels_redis.core.RedisChannelLayer": _("Redis, core"),
 }
-LOOP_SECONDS = 2.0
-"""How long the process's loop may take to say what it has handed out."""
 STREAMS_LOOKED_AT = 20
 """Of so many streams that are behind it is looked up how old their first waiting event is."""
 
@@ -200,7 +198,7 @@ def _lag(now: datetime) -> Lag | None:
     # First: what is recorded from here on is not late.
     heads = read_heads(frozenset())
     try:
-        done = asyncio.run_coroutine_threadsafe(_handed_out(), loop).result(LOOP_SECONDS)
+        done = asyncio.run_coroutine_threadsafe(_handed_out(), loop).result(health.LOOP_SECONDS)
     except TimeoutError:
         return None
     return None if done is None else lag_between(heads, done, now)

@@ -11,9 +11,9 @@ from channels_redis.pubsub import RedisSingleShardConnection
 from redis.asyncio import Redis
 
 from fl.models import Event
-from realtime.health import health
+from realtime.health import health, layer
 from realtime.process import this_process
-from realtime.publishing import channel_layer
+from realtime.publishing import channel_layer, use_loop
 from tests.realtime.acts import note, record
 from tests.realtime.layers import CORE, PUBSUB
 from tests.realtime.sockets import Socket
@@ -253,3 +253,20 @@ async def test_while_redis_is_away_health_says_so_and_the_log_says_it_once(dashb
     redis_layer.start()
     await dashboard.until("error_notification", code="layer_back")
     assert (await asyncio.to_thread(health)).layer == "ok"
+
+
+@pytest.mark.filterwarnings("ignore:coroutine '_carries' was never awaited")
+def test_who_asks_how_the_layer_is_does_not_wait_for_a_loop_that_ends(redis_layer):
+    loop, held, asked = asyncio.new_event_loop(), threading.Event(), threading.Event()
+    loop.call_soon(lambda: (held.set(), asked.wait(), loop.stop()))
+    use_loop(loop)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    held.wait()
+
+    said = layer()
+
+    asked.set()
+    thread.join()
+    loop.close()
+    assert said == "away"
