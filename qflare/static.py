@@ -3,12 +3,17 @@
 The pages' scripts lose their comments as they are collected: these are a quarter of what a first visit would load.
 """
 
+import fcntl
 import hashlib
 import re
+import shutil
 from pathlib import Path
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.contrib.staticfiles.management.commands.collectstatic import Command
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.files.base import ContentFile, File
 from django.core.management import call_command
 from whitenoise.storage import CompressedManifestStaticFilesStorage
@@ -38,17 +43,54 @@ class ModuleManifestStaticFilesStorage(CompressedManifestStaticFilesStorage):
 def collect_if_stale() -> bool:
     """Collect static files into STATIC_ROOT where a source is new, changed or gone; say whether it was done.
 
-    With DEBUG nothing is collected: files are served from where they are.
+    Servers that share the folder take turns. What the collection before has made stays, since servers of an older
+    version may still serve it, and pages be open that name it; what was made before that is deleted. With DEBUG nothing
+    is collected: files are served from where they are.
     """
     if settings.DEBUG:
         return False
-    stamp = Path(settings.STATIC_ROOT) / STAMP
-    digest = _digest_of_sources()
-    if stamp.is_file() and stamp.read_text() == digest:
-        return False
-    call_command("collectstatic", interactive=False, verbosity=0, clear=True, ignore_patterns=list(UNUSED))
-    stamp.write_text(digest)
-    return True
+    root, digest = Path(settings.STATIC_ROOT), _digest_of_sources()
+    root.mkdir(parents=True, exist_ok=True)
+    with root.with_name(f"{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stamp = root / STAMP
+        is_stale = not stamp.is_file() or stamp.read_text() != digest
+        if is_stale:
+            stamp.unlink(missing_ok=True)
+            _collect(root)
+            stamp.write_text(digest)
+        # Now, since a server of another version may collect before the first page asks for names.
+        storage = cast("Any", staticfiles_storage)
+        storage.hashed_files, storage.manifest_hash = storage.load_manifest()
+    return is_stale
+
+
+def _collect(root: Path) -> None:
+    """Collect beside the folder that is served from, and move there what it has not."""
+    folder = root.with_name(f"{root.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was ended in the middle of it
+    storage_in: Any = ModuleManifestStaticFilesStorage  # which has no types of its own
+    before, made = storage_in(location=root), storage_in(location=folder)
+    command = Command()
+    command.storage = made
+    call_command(command, interactive=False, verbosity=0, ignore_patterns=list(UNUSED))
+    for path in folder.rglob("*"):
+        target = root / path.relative_to(folder)
+        if path.is_file() and path.name != made.manifest_name and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    (folder / made.manifest_name).replace(root / made.manifest_name)
+    shutil.rmtree(folder)
+    if made.hashed_files != before.hashed_files:
+        _keep({*made.hashed_files.values(), *before.hashed_files.values(), made.manifest_name}, root)
+
+
+def _keep(names: set[str], root: Path) -> None:
+    """Delete all files but these, and what was compressed of them."""
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and name.removesuffix(".gz").removesuffix(".br") not in names:
+            path.unlink()
 
 
 def _digest_of_sources() -> str:
