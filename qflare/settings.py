@@ -113,7 +113,7 @@ def _database() -> dict[str, Any]:
         # for each who asks, and not in ever longer pauses of its own.
         wait = env_number("QFLARE_DATABASE_WAIT_SECONDS", 5, 0.1, 600)
         pool = {"min_size": 1, "max_size": 20, "timeout": wait, "reconnect_timeout": wait}
-        # One that is gone without a word, with its machine or its network, would be waited for by the system's patience.
+        # One that is gone without a word, with its machine or its network, would be waited for as the system does.
         # No statement_timeout: it is kept by the very server that says nothing, and a purge may well take long.
         seconds = ceil(wait)
         silence = {"connect_timeout": seconds, "tcp_user_timeout": int(1000 * wait)}

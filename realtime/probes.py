@@ -5,8 +5,8 @@
     /metrics   figures in Prometheus' text format, for those with QFLARE_METRICS_TOKEN and for signed-in viewers
 
 The first two are answered before all else that a request passes: who asks comes by an address, not by a name of
-QFLARE_ALLOWED_HOSTS, and is nobody in particular. The first one is answered on the loop (`qflare.asgi`), since all threads
-may wait for a database that is away.
+QFLARE_ALLOWED_HOSTS, and is nobody in particular. The first one is answered on the loop (`qflare.asgi`), since all
+threads may wait for a database that is away.
 """
 
 import secrets
