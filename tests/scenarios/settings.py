@@ -9,15 +9,13 @@ SCENARIO_ACTS            modules with further commands, such as tests.scenarios.
 import os
 
 from qflare.settings import *  # noqa: F403 – settings are names in a module
-from qflare.settings import CHANNEL_LAYERS, INSTALLED_APPS, STATIC_ROOT, STORAGES
+from qflare.settings import CHANNEL_LAYERS, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.scenarios.control.ControlConfig"]
 ROOT_URLCONF = "tests.scenarios.urls"
 
 # No scenario looks at a page, and to collect what pages fetch would take longer than all else at a start.
 STATICFILES_FINDERS = []
-STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 _layer = CHANNEL_LAYERS["default"]
 for _name in ("capacity", "group_expiry"):
