@@ -63,6 +63,9 @@ class SharedTimers:
         return SharedTimer(function, turn)
 
     def _end(self, number: int) -> None:
-        for timer in self._turns.pop(number):
+        turn = self._turns.pop(number)
+        for timer in turn:
             # Each as a call of its own, so that one that fails is reported by the loop and takes no other with it.
             self._loop.call_soon(timer)
+        # Whoever still keeps one of them keeps the turn.
+        turn.clear()

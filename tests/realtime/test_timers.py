@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from realtime.timers import SharedTimers
+from realtime.timers import SharedTimer, SharedTimers
 
 TURN_SECONDS = 0.05
 
@@ -105,3 +105,15 @@ async def test_a_turn_that_is_over_is_forgotten(timers):
     await all_of([call_in(timers, 0)])
 
     assert timers._turns == {}
+
+
+async def test_whoever_keeps_a_timer_that_is_over_keeps_no_other_of_its_turn(timers):
+    done = asyncio.get_running_loop().create_future()
+    kept = timers.call_later(TURN_SECONDS, lambda: None)
+    timers.call_later(TURN_SECONDS, lambda: done.set_result(None))
+    await asyncio.wait_for(done, timeout=30)
+
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert [one for one in gc.get_objects() if type(one) is SharedTimer] == [kept]
