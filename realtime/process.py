@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
@@ -72,6 +73,8 @@ class Process:
         self._clockwork: list[asyncio.Task[None]] = []
         self._is_closing = False
         self._told_of_others = False
+        self._written: asyncio.Task[list[str]] | None = None
+        """The newest row of statistics, written or being written."""
         self._rechecked_at = asyncio.get_running_loop().time()
         self._looked_at = 0
         """How many events had been heard of when the streams' heads were last written down."""
@@ -125,6 +128,9 @@ class Process:
     async def stop(self) -> None:
         """Stop the clockwork, leave the layer, and take back the row of this process."""
         await end(self._clockwork)
+        if self._written is not None:
+            # Its thread goes on, and would write the row after it is taken back.
+            await asyncio.wait([self._written])
         await self.who.stop()
         await self.plans.stop()
         await self.watch.stop()
@@ -263,9 +269,11 @@ class Process:
 
     async def _write_statistics(self) -> None:
         figures = statistics.figures_of(self.hub, self._rates, asyncio.get_running_loop().time())
-        others = await query(
+        write = partial(
             statistics.write, instance=self.instance, started_at=self.started_at, figures=figures, now=timezone.now()
         )
+        self._written = asyncio.create_task(query(write), name="a row of statistics")
+        others = await asyncio.shield(self._written)
         if others and layer_is_in_memory() and not self._told_of_others:
             # Known only now: which processes share a database is nowhere written but in it.
             self._told_of_others = True
