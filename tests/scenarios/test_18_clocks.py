@@ -18,8 +18,13 @@ from tests.scenarios.table import scenario
 from tests.scenarios.test_14_to_17_presence import told
 
 HOUR = 3600
-PATIENT = SCALED | {"QFLARE_LEASE_SECONDS": "8"}
-"""A busy machine may stand still for longer than three heartbeats, and who is there would rightly be announced."""
+PATIENT = SCALED | {
+    "QFLARE_HEARTBEAT_SECONDS": "3",
+    "QFLARE_LEASE_SECONDS": "8",
+    "QFLARE_PING_SECONDS": "4",
+    "QFLARE_PONG_SECONDS": "3",
+}
+"""A busy machine may stand still for longer than three short heartbeats, and who is there would rightly be ended."""
 
 
 @scenario(18, "a clock that steps back an hour changes no order, ends no lease and lets no token live on")
