@@ -128,9 +128,6 @@ class Process:
     async def stop(self) -> None:
         """Stop the clockwork, leave the layer, and take back the row of this process."""
         await end(self._clockwork)
-        if self._written is not None:
-            # Its thread goes on, and would write the row after it is taken back.
-            await asyncio.wait([self._written])
         await self.who.stop()
         await self.plans.stop()
         await self.watch.stop()
@@ -139,6 +136,9 @@ class Process:
         try:
             await self.write_acknowledged()
             await query(histories.look)
+            if self._written is not None:
+                # Its thread goes on, and would write the row after it is taken back.
+                await asyncio.wait([self._written])
             await query(statistics.forget, self.instance)
         except Exception:
             # The end must not wait for a database that is away: devices are told again what they acknowledged, and the
