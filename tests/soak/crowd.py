@@ -143,7 +143,8 @@ class SoakCrowd(Crowd):
         return sum(self._turns) + time.monotonic() - self._began > STALL_SECONDS
 
     def _turn(self):
-        now = time.monotonic()
+        # Who is read by the clock must not be excused by the waiting before it.
+        self._began = now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
         wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
