@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from realtime.messages import LayerMessage
 from realtime.publishing import channel_layer
-from realtime.tasks import end
+from realtime.tasks import end, within
 
 logger = logging.getLogger(__name__)
 
@@ -124,15 +124,15 @@ class LayerChannel:
         """
         layer = channel_layer()
         if not self._channel:
-            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+            async with within(settings.QFLARE_LAYER_MOVE_SECONDS):
                 # One prefix for all: Redis' core layer reads one queue for each, and only one of them at a time.
                 self._channel = await layer.new_channel("hub.")
         for group in sorted(self._wanted if anew else self._wanted - self._joined):
-            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+            async with within(settings.QFLARE_LAYER_MOVE_SECONDS):
                 await layer.group_add(group, self._channel)
             self._joined.add(group)
         for group in sorted(self._joined - self._wanted):
-            async with asyncio.timeout(settings.QFLARE_LAYER_MOVE_SECONDS):
+            async with within(settings.QFLARE_LAYER_MOVE_SECONDS):
                 await layer.group_discard(group, self._channel)
             self._joined.discard(group)
         self._opened.set()

@@ -19,6 +19,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from realtime.messages import Addressed, LayerMessage, shortened
+from realtime.tasks import within
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def loop_of_process() -> asyncio.AbstractEventLoop | None:
 
 async def send_at_once(group: str, message: LayerMessage) -> None:
     """Send one message from the running loop, past those that wait, and raise what the layer raises."""
-    async with asyncio.timeout(settings.QFLARE_LAYER_SEND_SECONDS):
+    async with within(settings.QFLARE_LAYER_SEND_SECONDS):
         await channel_layer().group_send(group, message)
 
 

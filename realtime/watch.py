@@ -19,7 +19,7 @@ from realtime.hub import Hub
 from realtime.layer import LAYER_IS_AWAY, LayerChannel
 from realtime.messages import LayerMessage, probe_message
 from realtime.publishing import channel_layer, send_at_once
-from realtime.tasks import insist
+from realtime.tasks import insist, within
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Echo:
         self._said += 1
         number = self._said
         try:
-            async with asyncio.timeout(seconds):
+            async with within(seconds):
                 await send_at_once(self._group, probe_message(self._group, number))
                 finding.is_sent = True
                 async with self._news:

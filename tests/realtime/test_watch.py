@@ -201,6 +201,27 @@ async def test_a_subscription_that_fell_silent_is_noticed_and_made_anew(
     way.close()
 
 
+async def test_a_probe_that_overhears_its_end_and_is_never_heard_does_not_hold_up_the_watch(dashboard, monkeypatch):
+    """As redis-py's may, while it opens a connection to a Redis that has just come back."""
+    publish, overheard = RedisSingleShardConnection.publish, []
+
+    async def overhear(shard, channel, message):
+        if overheard:
+            return await publish(shard, channel, message)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            overheard.append(channel)
+
+    monkeypatch.setattr(RedisSingleShardConnection, "publish", overhear)
+
+    async with asyncio.timeout(30):
+        await this_process().watch.look()
+
+    assert overheard
+    assert await this_process().watch.carries()
+
+
 async def test_a_loop_that_stood_still_is_no_outage(dashboard, settings):
     settings.QFLARE_LAYER_PATIENCE_SECONDS = 1
     looking = asyncio.create_task(this_process().watch.look())
