@@ -141,7 +141,7 @@ class Hub:
 
     async def rejoin(self) -> None:
         """Join all groups once more; layers forget."""
-        for channel in self._channels.values():
+        for channel in list(self._channels.values()):  # others come meanwhile
             await channel.rejoin()
 
     @property
@@ -151,12 +151,12 @@ class Hub:
 
     async def begin_anew(self) -> None:
         """Take new channels for all groups, since the layer has forgotten those that there were."""
-        for channel in self._channels.values():
+        for channel in list(self._channels.values()):
             await channel.begin_anew()
 
     async def stop(self) -> None:
         """Leave the layer and end all work."""
-        for channel in self._channels.values():
+        for channel in list(self._channels.values()):
             await channel.stop()
         await end(self._tasks)
 

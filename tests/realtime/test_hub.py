@@ -194,6 +194,22 @@ async def test_a_hub_that_the_layer_has_forgotten_joins_again(loop, without_poll
     assert await titles(socket, 1) == [(1, "heard")]
 
 
+@pytest.mark.parametrize("work", ["rejoin", "begin_anew"])
+async def test_who_comes_while_groups_are_joined_again_does_not_break_that_off(loop, without_polls, work):
+    socket = await dashboard()
+    hub = this_process().hub
+
+    async with hub._channels["dashboard"]._turn:
+        joining = asyncio.create_task(getattr(hub, work)())
+        await asyncio.sleep(0)
+        await (await Socket("/ws").connect()).opened()  # the first of its kind here
+    await joining
+    await eventually(lambda: "dashboard" in get_channel_layer().groups)
+    await record("system", note("heard"))
+
+    assert await titles(socket, 1) == [(1, "heard")]
+
+
 async def test_an_old_event_and_one_twice_are_dropped(loop, without_polls):
     socket = await dashboard()
     await record("system", note("1"), note("2"))
