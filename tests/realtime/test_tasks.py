@@ -1,6 +1,7 @@
 """What is to end ends, also where it overhears its cancel, and others' cancels are left to them."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -47,17 +48,22 @@ async def test_who_ends_in_time_or_all_the_same_is_told_nothing():
     assert asyncio.current_task().cancelling() == 0
 
 
-@pytest.mark.parametrize("times", [0, 1])
-async def test_what_others_cancel_is_cancelled_and_not_late(times):
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_others_cancel_is_cancelled_also_where_it_is_late(monkeypatch, is_late):
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 600)
+    begun = asyncio.Event()
+
     async def work():
-        async with within(0.05 if times else 10):
-            await overhear(times)
+        async with within(0.01 if is_late else 600):
+            if is_late:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            begun.set()
+            await asyncio.Event().wait()
 
     working = asyncio.create_task(work())
-    await asyncio.sleep(0.02)
-    for _ in range(2):
-        working.cancel()
-        await asyncio.sleep(0)
+    await begun.wait()
+    working.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await working
