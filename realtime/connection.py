@@ -482,11 +482,8 @@ class Connection:
     async def _write_until_closed(self) -> None:
         while True:
             if self._queue:
-                waiting = self._queue.popleft()
-                self._size -= waiting.frame.size
-                if waiting.key:
-                    self._ticks.pop(waiting.key, None)
-                await self._transmit(waiting.frame.text)
+                # Not by a name here: it would keep the last frame for as long as the writer rests.
+                await self._transmit(self._take().text)
             elif self.closed_with is not None:
                 await self._hang_up()
                 return
@@ -498,6 +495,13 @@ class Connection:
                 self._wake.clear()
                 self.is_idle = True
                 await self._wake.wait()
+
+    def _take(self) -> Frame:
+        waiting = self._queue.popleft()
+        self._size -= waiting.frame.size
+        if waiting.key:
+            self._ticks.pop(waiting.key, None)
+        return waiting.frame
 
     async def _replay(self) -> None:
         replay = self._replays[0]

@@ -1,6 +1,7 @@
 """One connection's queue and places in streams, with the real log below it and a peer that the test plays."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -223,6 +224,18 @@ async def test_control_frames_are_never_dropped(connect, peer):
 
     peer.takes.set()
     await eventually(lambda: len(peer.frames) == 20)
+
+
+async def test_a_connection_that_rests_keeps_nothing_of_what_it_has_sent(connect, peer):
+    """It may rest for hours, and a frame may be large."""
+    connection = connect()
+    frame = Frame('{"event":"error","data":{"code":"last","message":""}}')
+    ours = sys.getrefcount(frame)
+
+    connection.push(frame)
+    await eventually(lambda: peer.frames and connection.is_idle)
+
+    assert sys.getrefcount(frame) == ours
 
 
 async def test_closing_says_why_after_the_replies_and_before_the_code(connect, peer):
