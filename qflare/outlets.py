@@ -174,3 +174,16 @@ def waiting_in(transport: Any) -> int:
     # Above TLS: what is joined until the loop's next turn, and what TLS itself does not take yet.
     joined = getattr(getattr(transport, "_aggregator", None), "_buffer", ())
     return waiting + sum(map(len, joined)) + sum(map(len, getattr(transport, "_appSendBuffer", ())))
+
+
+def forget_waiting(transport: Any) -> None:
+    """Let go of what waits for a peer that is gone.
+
+    Twisted keeps it with the transport, which is garbage in a circle by then: whoever had ended many peers that took
+    nothing would have all of it in memory until garbage is collected, which may be long.
+    """
+    tcp = tcp_of(transport)
+    tcp.dataBuffer, tcp.offset = b"", 0
+    tcp._tempDataBuffer, tcp._tempDataLen = [], 0
+    if tcp is not transport:
+        transport._appSendBuffer.clear()

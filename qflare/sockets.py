@@ -6,9 +6,10 @@ from typing import Any
 
 from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
+from twisted.internet.protocol import connectionDone
 
 from edge.protocol.close_codes import CloseCode
-from qflare.outlets import Outlet, Watch, tcp_of, waiting_in
+from qflare.outlets import Outlet, Watch, forget_waiting, tcp_of, waiting_in
 from qflare.serving import CLOSE_SECONDS
 
 MESSAGES_WAITING = 64
@@ -57,6 +58,11 @@ class Socket(WebSocketProtocol):
             self.closeHandshakeTimeoutCall = loop.call_later(CLOSE_SECONDS, self.onCloseHandshakeTimeout)
         else:
             super().onCloseHandshakeTimeout()
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        """Tell that the peer is gone, and keep nothing for it."""
+        super().connectionLost(reason)
+        forget_waiting(self.transport)
 
 
 class Inbox(asyncio.Queue[dict[str, Any]]):

@@ -432,6 +432,9 @@ class Connection:
         if self._writer is not None and self._writer is not asyncio.current_task():
             self._writer.cancel()
             await asyncio.wait([self._writer])
+        # A task that was cancelled keeps what it had at hand, such as a page of the log. With its connection it would
+        # be a circle, which stays until garbage is collected.
+        self._writer = None
         self._queue.clear()
         self._ticks.clear()
         self._replays.clear()

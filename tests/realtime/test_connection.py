@@ -1,6 +1,7 @@
 """One connection's queue and places in streams, with the real log below it and a peer that the test plays."""
 
 import asyncio
+import gc
 import sys
 
 import pytest
@@ -236,6 +237,32 @@ async def test_a_connection_that_rests_keeps_nothing_of_what_it_has_sent(connect
     await eventually(lambda: peer.frames and connection.is_idle)
 
     assert sys.getrefcount(frame) == ours
+
+
+@pytest.fixture
+def no_garbage_collection():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_what_a_connection_that_has_ended_had_at_hand_is_free_at_once(connect, peer, no_garbage_collection):
+    """Each peer that is ended for not reading would keep a page of the log until garbage is collected."""
+    connection = connect()
+    peer.takes.clear()
+    frame = Frame('{"event":"error","data":{"code":"last","message":""}}')
+    connection.resume([], frames_with(frame))
+    await eventually(lambda: connection.sending_since is not None)
+    ours = sys.getrefcount(frame)
+
+    await connection.end()
+
+    await eventually(lambda: sys.getrefcount(frame) < ours)
+
+
+async def frames_with(frame):
+    """Replay one frame, and keep it at hand."""
+    yield "", frame.text
 
 
 async def test_closing_says_why_after_the_replies_and_before_the_code(connect, peer):

@@ -1,18 +1,21 @@
 """What tests of slow readers let happen in a server, and see there: large ticks, and how its sockets ended."""
 
+import gc
 import threading
 from collections import Counter
 
 from django.utils import timezone
+from twisted.internet.tcp import Server as PlainTCP
 
 from edge.protocol.server import DeviceTick, TrainingProgress
 from fl import events
+from qflare.outlets import waiting_in
 from realtime.consumers.base import Consumer
 from realtime.database import THREADS, _threads
 from realtime.groups import Kind
 from realtime.limits import CHUNK_EVENTS
 from realtime.log import read_events
-from tests.scenarios.control import GIVE_UP_SECONDS, command
+from tests.scenarios.control import GIVE_UP_SECONDS, command, on_loop
 
 _endings = Counter()
 _leave = Consumer._leave
@@ -44,6 +47,16 @@ def let_each_thread_read(stream):
 
     for reading in [_threads.submit(read) for _ in range(THREADS)]:
         assert len(reading.result(GIVE_UP_SECONDS)) == CHUNK_EVENTS
+
+
+@command("kept_for_the_gone")
+def kept_for_the_gone():
+    """Return how many bytes still wait for peers of Daphne whose connections have ended."""
+    return on_loop(lambda: sum(map(waiting_in, _gone())))
+
+
+def _gone():
+    return [each for each in gc.get_objects() if type(each) is PlainTCP and each.disconnected]
 
 
 @command("tick_of_many")

@@ -53,6 +53,7 @@ def test_who_never_reads_a_hundred_megabytes_is_ended_costs_little_and_comes_bac
     start, ended = stall_and_come_back(stand, server, neighbours, batches=BATCHES)
 
     assert level.rise < 10 * MB
+    assert server.ask("kept_for_the_gone") == 0
     assert server.ask("endings")["4008"] == first_ended + ended
     neighbours.assert_exact()
     late, _ = watcher(stand, server, since=f"system:{start['epoch']}:{start['seq'] - 1}")
