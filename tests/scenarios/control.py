@@ -221,29 +221,31 @@ def _remains():
     process = running_process()
     hub = process.hub
     objects = _objects()
+    members, messages = _in_the_layer()
+    passing = {kind: count for kind, count in objects.items() if kind in PASSING}
     return {
         "connections": len(hub.connections()),
         "members": sum(map(len, hub._members.values())) + len(hub._groups),
         "groups": sorted(group for channel in hub._channels.values() for group in channel._wanted | channel._joined),
-        "in the layer": _in_memory_layer(),
+        "in the layer": members,
         "at the door": [len(process.door), *map(len, (process.door._by_address, process.door._by_person))],
         "people and devices": [len(process.people), len(process.devices)],
         "streams followed": len(hub._streams),
         "pages being read": len(hub.log._reading),
         "tasks": dict(sorted(_tasks().items())),
         "objects": {kind: count for kind, count in objects.items() if kind not in PASSING},
-        "passing": {kind: count for kind, count in objects.items() if kind in PASSING},
+        "passing": {**passing, "messages in the layer": messages},
     }
 
 
-def _in_memory_layer():
-    """Return how many members and messages a memory layer has; one on Redis keeps them there."""
+def _in_the_layer():
+    """Return how many members and messages a layer has in this process; the core one keeps them on Redis."""
     from realtime.publishing import channel_layer
 
     layer = channel_layer()
     if not hasattr(layer, "channels"):
-        return None
-    return [sum(map(len, layer.groups.values())), sum(queue.qsize() for queue in layer.channels.values())]
+        return 0, 0
+    return sum(map(len, layer.groups.values())), sum(queue.qsize() for queue in layer.channels.values())
 
 
 ON_REDIS = ("channels_redis", "redis/asyncio")

@@ -59,7 +59,7 @@ def test_what_did_not_fit_into_the_layer_while_the_loop_stood_still_is_read_from
     eventually(lambda: recorder.ask("has_sent"))
     crowd.wait_for("system", BEFORE + kept)
     # There is room again for the next, which shows the gap.
-    eventually(lambda: (server.remains()["in the layer"] or [0, 0])[1] == 0)
+    eventually(lambda: server.remains()["passing"]["messages in the layer"] == 0)
     recorder.ask("record", count=1, first=BURST + BEFORE + 1)
     crowd.wait_for("system", BURST + BEFORE + 1)
 
