@@ -186,4 +186,4 @@ def forget_waiting(transport: Any) -> None:
     tcp.dataBuffer, tcp.offset = b"", 0
     tcp._tempDataBuffer, tcp._tempDataLen = [], 0
     if tcp is not transport:
-        transport._appSendBuffer.clear()
+        transport._appSendBuffer.clear()  # what is joined above it goes by itself in the loop's next turn
