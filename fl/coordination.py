@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Q
+from django.utils import timezone
 
 from edge.protocol import PROTOCOL
 from edge.protocol.server import ModelAggregation
@@ -69,14 +70,22 @@ from fl.strategies import required_support
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """What the caller's clock said, and the process's own as it said so: from both follows what it says later."""
+Clock = Callable[[], datetime]
 
-    said: datetime
+
+@dataclass(frozen=True)
+class SteadyClock:
+    """What the system's clock said, and the process's own as it said so: from both follows what it says later.
+
+    Attributes:
+        said: aware.
+        ticks: in s.
+    """
+
+    said: datetime = field(default_factory=timezone.now)
     ticks: float = field(default_factory=time.monotonic)
 
-    def now(self) -> datetime:
+    def __call__(self) -> datetime:
         return self.said + timedelta(seconds=time.monotonic() - self.ticks)
 
 
@@ -91,17 +100,17 @@ class _Claim:
     round: Round
     token: str
     states: Sequence[str]
-    clock: _Clock
+    clock: Clock
 
     def now(self) -> datetime:
         """Return what the caller's clock says by now."""
-        return self.clock.now()
+        return self.clock()
 
 
 _rounds = Prepared(lambda round_id: Round.objects.select_related("run__best_model", "base_model").filter(pk=round_id))
 
 
-def advance_run(run_id: int, now: datetime, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
+def advance_run(run_id: int, clock: Clock, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
     """Give a running run its initial model or its next round where it lacks one; say whether anything was done.
 
     Args:
@@ -111,15 +120,15 @@ def advance_run(run_id: int, now: datetime, is_stopping: Callable[[], bool] = ag
     if run.state != RunState.RUNNING or run.round_set.filter(ended_at__isnull=True).exists():
         return False
     if not run.models.exists():
-        return _initialise(run, now, is_stopping)
+        return _initialise(run, clock, is_stopping)
     with events.transaction():
         locked = lock_run(run_id)
-        settle_run(locked, now=now)
+        settle_run(locked, now=clock())
     return True
 
 
-def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
-    """Do the one thing that a round's facts call for at `now`; say whether anything was done.
+def advance(round_id: int, clock: Clock, is_stopping: Callable[[], bool] = aggregation.never) -> bool:
+    """Do the one thing that a round's facts call for by now; say whether anything was done.
 
     Calling it again, or in two processes at once, does no harm.
 
@@ -127,7 +136,7 @@ def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggr
         is_stopping: is asked between the updates of an aggregation and the batches of an evaluation, which are given
             up when the process is to end.
     """
-    clock = _Clock(now)
+    now = clock()
     round_ = _rounds.first(round_id=round_id)
     if round_ is None:
         raise Round.DoesNotExist(f"there is no round {round_id}")
@@ -140,7 +149,7 @@ def advance(round_id: int, now: datetime, is_stopping: Callable[[], bool] = aggr
             case Wait(reason):
                 return _say_what_it_waits_for(round_, reason, now)
             case Select():
-                return _select(round_, now)
+                return _select(round_, clock)
             case Fail():
                 return _fail(round_, now)
             case Aggregate():
@@ -214,12 +223,11 @@ def eligible_devices(run: Run, now: datetime, *, even_at_work: bool = False) -> 
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> bool:
+def _initialise(run: Run, clock: Clock, is_stopping: Callable[[], bool]) -> bool:
     """Make version 0 of a run's model, measure it, and open round 1."""
-    clock = _Clock(now)
     try:
         stored = aggregation.initial_model(run)
-        model = GlobalModel(run=run, version=0, created_at=now, **vars(stored))
+        model = GlobalModel(run=run, version=0, created_at=clock(), **vars(stored))
         model.metrics = aggregation.evaluate_model(model, is_stopping=is_stopping)
     except aggregation.Stopped:
         return False  # no row names it yet: the next coordinator draws the same
@@ -228,8 +236,8 @@ def _initialise(run: Run, now: datetime, is_stopping: Callable[[], bool]) -> boo
             raise  # the run can begin when the database is back
         # Whatever a task or strategy raises is told on the run, which cannot begin.
         logger.exception("run %s cannot begin", run.pk)
-        return _fail_to_begin(run, error, clock.now())
-    now = clock.now()
+        return _fail_to_begin(run, error, clock())
+    now = clock()
     try:
         with events.transaction():
             locked = lock_run(run.pk)
@@ -268,16 +276,16 @@ def _say_what_it_waits_for(round_: Round, reason: str, now: datetime) -> bool:
     return False
 
 
-def _select(round_: Round, now: datetime) -> bool:
+def _select(round_: Round, clock: Clock) -> bool:
     """Select a cohort for a round that was waiting for it."""
     with events.transaction():
         lock_again(round_.run)
-        if not _assign_if_enough(round_, now):
+        if not _assign_if_enough(round_, clock):
             raise LostRace("the devices were taken meanwhile")
     return True
 
 
-def _select_at_once(round_: Round, now: datetime) -> bool:
+def _select_at_once(round_: Round, clock: Clock) -> bool:
     """Select the cohort of a round that this transaction has opened, so that devices need not wait for another.
 
     Not where another run has waited longer for devices; and where one takes a device meanwhile, the round is still
@@ -287,7 +295,7 @@ def _select_at_once(round_: Round, now: datetime) -> bool:
         return False
     try:
         with events.transaction():
-            return _assign_if_enough(round_, now)
+            return _assign_if_enough(round_, clock)
     except LostRace:
         return False
 
@@ -298,9 +306,11 @@ def _another_waits_longer(run: Run) -> bool:
     return waiting.exclude(run=run.pk).exists()
 
 
-def _assign_if_enough(round_: Round, now: datetime) -> bool:
+def _assign_if_enough(round_: Round, clock: Clock) -> bool:
     """Let a pending round train where there are devices for it; its run is locked."""
-    eligible = eligible_devices(round_.run, now)
+    eligible = eligible_devices(round_.run, clock())
+    # It begins after what its devices did until now has ended, and however long the lock was waited for.
+    now = clock()
     match next_step(_facts(round_, [], eligible), now):
         case Select(size):
             _assign(round_, eligible, size, now)
@@ -359,7 +369,7 @@ def _fail(round_: Round, now: datetime) -> bool:
     return True
 
 
-def _aggregate(round_: Round, states: list[str], clock: _Clock, is_stopping: Callable[[], bool]) -> bool:
+def _aggregate(round_: Round, states: list[str], clock: Clock, is_stopping: Callable[[], bool]) -> bool:
     """Close the round to updates, aggregate those it has, and name the candidate."""
     claim = _claim(round_, states, (RoundState.TRAINING, RoundState.AGGREGATING), RoundState.AGGREGATING, clock)
     with _kept(claim):
@@ -378,7 +388,7 @@ def _aggregate(round_: Round, states: list[str], clock: _Clock, is_stopping: Cal
         return _measure_and_publish(claim, candidate, is_stopping)
 
 
-def _evaluate(round_: Round, states: list[str], clock: _Clock, is_stopping: Callable[[], bool]) -> bool:
+def _evaluate(round_: Round, states: list[str], clock: Clock, is_stopping: Callable[[], bool]) -> bool:
     """Take over the evaluation of a candidate from a coordinator that is gone."""
     claim = _claim(round_, states, (RoundState.EVALUATING,), RoundState.EVALUATING, clock)
     with _kept(claim):
@@ -417,15 +427,16 @@ def _measure_and_publish(claim: _Claim, candidate: GlobalModel, is_stopping: Cal
         # A model that cannot be measured is not published; the reason is told.
         logger.exception("round %s of run %s could not be evaluated", claim.round.number, claim.round.run_id)
         return _fail_claimed(claim, f"evaluation failed: {error}", claim.now())
-    _publish(claim, candidate, metrics, claim.now())
+    _publish(claim, candidate, metrics)
     return True
 
 
-def _publish(claim: _Claim, model: GlobalModel, metrics: aggregation.Metrics | None, now: datetime) -> None:
+def _publish(claim: _Claim, model: GlobalModel, metrics: aggregation.Metrics | None) -> None:
     """Make the candidate the newest version, end the round, and open the next, all or nothing."""
     round_, run = claim.round, claim.round.run
     with events.transaction():
         lock_again(run)
+        now = claim.now()
         _complete(claim, now)
         published = {"metrics": metrics, "published_at": now}
         GlobalModel.objects.filter(pk=model.pk).update(**published)
@@ -436,7 +447,7 @@ def _publish(claim: _Claim, model: GlobalModel, metrics: aggregation.Metrics | N
         events.record(run.stream, model_completed_from(model, claim.states), now)
         events.record(run.stream, round_completed(round_, model, claim.states), now)
         opened = open_next(run, _facts_after(round_), model, now)
-        if opened is not None and not _select_at_once(opened, now):
+        if opened is not None and not _select_at_once(opened, claim.clock):
             tell_round(run, opened, [], now)
         if run.state == RunState.PAUSED:
             tell_run(run, now)  # no round that opens tells it
@@ -512,14 +523,14 @@ def _fail_claimed(claim: _Claim, reason: str, now: datetime) -> bool:
 
 
 def _claim(
-    round_: Round, states: list[str], origins: tuple[RoundState, ...], state: RoundState, clock: _Clock
+    round_: Round, states: list[str], origins: tuple[RoundState, ...], state: RoundState, clock: Clock
 ) -> _Claim:
     """Take a round for this coordinator: at its move from training, or when an earlier claim ran out.
 
     Args:
         states: of its assignments, as read just before.
     """
-    token, now = secrets.token_hex(8), clock.said
+    token, now = secrets.token_hex(8), clock()
     free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
     run = round_.run
     with events.transaction():

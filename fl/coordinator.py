@@ -19,7 +19,7 @@ from django.utils import timezone
 from edge.protocol.server import ErrorNotification
 from edge.training import set_torch_threads
 from fl import events, signals, sweeping
-from fl.coordination import advance, advance_run
+from fl.coordination import Clock, SteadyClock, advance, advance_run
 from fl.devices import cancel_for_barred, expire_leases, shorten_leases
 from fl.lifecycle import RunState
 from fl.models import Run
@@ -173,9 +173,9 @@ def drive(stopping: threading.Event, tell: Callable[[Exception], None]) -> bool:
     What one of them raises goes to `tell`, and the others go on.
     """
 
-    def attempt(step: Callable[[int, datetime], bool], pk: int) -> bool:
+    def attempt(step: Callable[[int, Clock], bool], pk: int) -> bool:
         try:
-            return not stopping.is_set() and step(pk, timezone.now())
+            return not stopping.is_set() and step(pk, SteadyClock())
         except Exception as error:
             # One run that is broken, by a task that is gone or a file that is lost, must not hold up the others.
             tell(error)

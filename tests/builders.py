@@ -204,7 +204,7 @@ def started_run(now: datetime = NOW, **changes: object) -> Run:
     """Make a run and start it: its initial model is there and its first round is open."""
     run = runs.create_run(plan=replace(PLAN, **changes), created_by=None, now=now)
     runs.start_run(run=run, now=now)
-    advance_run(run.pk, now)
+    advance_run(run.pk, lambda: now)
     run.refresh_from_db()
     return run
 
@@ -218,4 +218,4 @@ def current_round(run: Run) -> Round:
 
 def step(run: Run, now: datetime = NOW) -> bool:
     """Do what the open round of a run calls for."""
-    return advance(current_round(run).pk, now)
+    return advance(current_round(run).pk, lambda: now)

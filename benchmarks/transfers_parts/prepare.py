@@ -31,7 +31,7 @@ from edge.protocol.http import (  # noqa: E402 - see above
 )
 from edge.wire import encode  # noqa: E402 - see above
 from fl import devices, runs  # noqa: E402 - see above
-from fl.coordination import advance, advance_run  # noqa: E402 - see above
+from fl.coordination import SteadyClock, advance, advance_run  # noqa: E402 - see above
 from fl.models import Assignment, Device, Round  # noqa: E402 - see above
 from fl.payloads import update_url, weights_url  # noqa: E402 - see above
 from fl.runs import RunPlan  # noqa: E402 - see above
@@ -45,8 +45,8 @@ def main() -> None:
     keys = {(key := SigningKey.generate()): _connected_device(key, f"device {index}") for index in range(count)}
     plan = RunPlan(name="transfers", task=TASK, rounds=1, cohort_size=count, deadline_seconds=86_000)
     run = runs.start_run(run=runs.create_run(plan=plan, created_by=None, now=now), now=now)
-    advance_run(run.pk, timezone.now())
-    advance(Round.objects.get(run=run).pk, timezone.now())
+    advance_run(run.pk, SteadyClock())
+    advance(Round.objects.get(run=run).pk, SteadyClock())
     data = encode({"weight": torch.full((10_000, 5_000), 0.001)})
     path = Path(sys.argv[1]) / "update.safetensors"
     path.write_bytes(data)

@@ -1,11 +1,9 @@
 """The driver: each step is done once whoever else tries, a lost claim publishes nothing, and order does not matter."""
 
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,13 +15,13 @@ from edge.tasks.linear import Linear
 from edge.weights import weights_digest
 from edge.wire import read_file
 from fl import devices, events, files, runs
-from fl.coordination import advance, advance_run, eligible_devices, facts_of
+from fl.coordination import SteadyClock, advance, advance_run, eligible_devices, facts_of
 from fl.models import Assignment, Device, Event, GlobalModel, PresenceLease, Round, Run, Update
 from fl.rounds import newest_model
 from fl.strategies import STRATEGIES, Contribution, Strategy, check_config
 from fl.strategies.mean import add, weighted_mean
 from fl.tasks import spec_of_task
-from tests.builders import NOW, at, current_round, fleet, participant, started_run, step
+from tests.builders import NOW, PLAN, at, current_round, fleet, participant, started_run, step
 from tests.fl.threads import Call, eventually
 
 pytestmark = pytest.mark.django_db
@@ -71,7 +69,7 @@ def test_the_same_seed_gives_the_same_first_model_and_another_seed_another():
 def test_advancing_a_run_again_changes_nothing():
     run = started_run()
 
-    assert not advance_run(run.pk, at(1))
+    assert not advance_run(run.pk, SteadyClock(at(1)))
 
     assert Round.objects.count() == GlobalModel.objects.count() == 1
 
@@ -370,12 +368,32 @@ def test_two_coordinators_select_one_cohort():
     round_id = current_round(run).pk
 
     with events.transaction():
-        advance(round_id, NOW)
-        other = Call(lambda: advance(round_id, NOW))
+        advance(round_id, SteadyClock(NOW))
+        other = Call(lambda: advance(round_id, SteadyClock(NOW)))
         other.held_up()
 
     assert other.result() is False
     assert Assignment.objects.count() == 2
+
+
+def test_an_assignment_begins_after_its_devices_last_one_has_ended():
+    (sender,) = fleet(1)
+    earlier, run = started_run(cohort_size=1), started_run(name="another", cohort_size=1)
+    step(earlier)
+    moments = iter([NOW, at(2), at(2)])
+
+    def clock():
+        # What frees the device comes in when the coordinator has looked at its clock, and not yet at the devices.
+        moment = next(moments)
+        if moment == NOW:
+            sender.send(now=at(1))
+        return moment
+
+    assert advance(current_round(run).pk, clock)
+
+    ended, begun = Assignment.objects.order_by("pk")
+    assert (ended.ended_at, begun.assigned_at) == (at(1), at(2))
+    assert current_round(run).deadline_at == at(2) + timedelta(seconds=run.deadline_seconds)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -385,8 +403,8 @@ def test_two_runs_that_reach_for_the_same_devices_share_them_out():
     round_ids = [current_round(run).pk, current_round(another).pk]
 
     with events.transaction():
-        advance(round_ids[0], NOW)
-        other = Call(lambda: advance(round_ids[1], NOW))
+        advance(round_ids[0], SteadyClock(NOW))
+        other = Call(lambda: advance(round_ids[1], SteadyClock(NOW)))
         other.held_up()
 
     assert other.result() is False
@@ -461,8 +479,8 @@ def test_devices_that_another_run_takes_meanwhile_do_not_undo_what_was_published
     round_ids = [current_round(run).pk, current_round(another).pk]
 
     with events.transaction():
-        advance(round_ids[0], NOW)
-        other = Call(lambda: advance(round_ids[1], NOW))
+        advance(round_ids[0], SteadyClock(NOW))
+        other = Call(lambda: advance(round_ids[1], SteadyClock(NOW)))
         other.held_up()
 
     assert other.result() is True
@@ -544,10 +562,10 @@ def test_a_coordinator_whose_claim_ran_out_while_aggregating_publishes_nothing(s
         sender.send()
     round_id = current_round(run).pk
 
-    first = Call(lambda: advance(round_id, NOW))
+    first = Call(lambda: advance(round_id, SteadyClock(NOW)))
     assert gate.entered.wait(60)
-    assert not advance(round_id, at(1)), "the claim is good"
-    assert advance(round_id, at(11)), "the claim ran out"
+    assert not advance(round_id, SteadyClock(at(1))), "the claim is good"
+    assert advance(round_id, SteadyClock(at(11))), "the claim ran out"
     published = versions(run)
     gate.opened.set()
 
@@ -574,9 +592,9 @@ def test_a_coordinator_whose_claim_ran_out_cannot_fail_the_round_either(strategy
         sender.send()
     round_id = current_round(run).pk
 
-    first = Call(lambda: advance(round_id, NOW))
+    first = Call(lambda: advance(round_id, SteadyClock(NOW)))
     assert gate.entered.wait(60)
-    assert advance(round_id, at(11))
+    assert advance(round_id, SteadyClock(at(11)))
     gate.opened.set()
 
     assert first.result() is False
@@ -603,11 +621,11 @@ def test_a_coordinator_whose_claim_ran_out_while_evaluating_publishes_nothing(ta
     round_id = current_round(run).pk
     gate.armed = True
 
-    first = Call(lambda: advance(round_id, NOW))
+    first = Call(lambda: advance(round_id, SteadyClock(NOW)))
     assert gate.entered.wait(60)
     assert Round.objects.get(pk=round_id).state == "evaluating"
-    assert not advance(round_id, at(1))
-    assert advance(round_id, at(11))
+    assert not advance(round_id, SteadyClock(at(1)))
+    assert advance(round_id, SteadyClock(at(11)))
     gate.opened.set()
 
     assert first.result() is False
@@ -632,7 +650,7 @@ def test_a_claim_is_renewed_while_its_coordinator_works(strategy, settings):
     round_id = current_round(run).pk
     claim = Round.objects.filter(pk=round_id)
 
-    first = Call(lambda: advance(round_id, NOW))
+    first = Call(lambda: advance(round_id, SteadyClock(NOW)))
     assert gate.entered.wait(60)
     token, until = claim.values_list("claim_token", "claimed_until").get()
     renewed = eventually(lambda: claim.exclude(claimed_until=until).values_list("claim_token", flat=True))
@@ -660,11 +678,11 @@ def test_a_coordinator_that_is_to_end_gives_its_round_back_between_two_updates()
     round_id = current_round(run).pk
     asked = []
 
-    assert not advance(round_id, NOW, is_stopping=lambda: asked.append(1) or len(asked) == 2)
+    assert not advance(round_id, SteadyClock(NOW), is_stopping=lambda: asked.append(1) or len(asked) == 2)
 
     assert Round.objects.get(pk=round_id).state == "aggregating"
     assert list(versions(run)) == [0]
-    assert advance(round_id, NOW), "nobody has to wait for a claim to run out"
+    assert advance(round_id, SteadyClock(NOW)), "nobody has to wait for a claim to run out"
     assert newest_model(run).digest == expected
 
 
@@ -687,10 +705,10 @@ def test_a_round_whose_coordinator_died_while_aggregating_comes_to_the_same_dige
 
     for moment in (0, 11):
         with pytest.raises(Killed):
-            advance(round_id, at(moment))
+            advance(round_id, SteadyClock(at(moment)))
         assert Round.objects.get(pk=round_id).state == "aggregating"
-    assert not advance(round_id, at(20)), "the claim of the dead is still good"
-    assert advance(round_id, at(22))
+    assert not advance(round_id, SteadyClock(at(20))), "the claim of the dead is still good"
+    assert advance(round_id, SteadyClock(at(22)))
 
     assert newest_model(run).digest == expected
     assert list(versions(run)) == [0, 1]
@@ -718,11 +736,11 @@ def test_a_round_whose_coordinator_died_while_evaluating_comes_to_the_same_diges
     deaths.append(Killed)
 
     with pytest.raises(Killed):
-        advance(round_id, NOW)
+        advance(round_id, SteadyClock(NOW))
     assert Round.objects.get(pk=round_id).state == "evaluating"
     assert list(versions(run)) == [0], "a candidate is not published"
-    assert not advance(round_id, at(9))
-    assert advance(round_id, at(11))
+    assert not advance(round_id, SteadyClock(at(9)))
+    assert advance(round_id, SteadyClock(at(11)))
 
     assert versions(run)[1] == expected
 
@@ -762,7 +780,7 @@ def test_a_database_that_went_away_while_aggregating_fails_no_round_and_it_is_do
         train_round(run, senders)
 
     assert current_round(run).state == "aggregating"
-    assert advance(current_round(run).pk, at(11)), "the claim ran out"
+    assert advance(current_round(run).pk, SteadyClock(at(11))), "the claim ran out"
     assert list(versions(run)) == [0, 1]
     phases = [payload["phase"] for payload in told(run.stream, "model_aggregation")]
     assert phases == ["completed", "started", "completed"]
@@ -815,7 +833,7 @@ def test_a_coordinator_that_cannot_make_the_first_model_leaves_a_run_alone_that_
 
     def evaluate(self, model, examples):
         if others and others.pop():
-            advance_run(Run.objects.get().pk, at(1))
+            advance_run(Run.objects.get().pk, SteadyClock(at(1)))
             raise ValueError("no ruler here")
         return Linear.evaluate(self, model, examples)
 
@@ -825,16 +843,16 @@ def test_a_coordinator_that_cannot_make_the_first_model_leaves_a_run_alone_that_
     assert (current_round(run).number, newest_model(run).version) == (1, 0)
 
 
-def test_patience_for_a_cohort_begins_when_the_first_model_is_published(monkeypatch):
-    with monkeypatch.context() as while_it_is_made:
-        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 40)
-        while_it_is_made.setattr("fl.coordination.time", later)
-        run = started_run(cohort_wait_seconds=30)
+def test_patience_for_a_cohort_begins_when_the_first_model_is_published():
+    run = runs.create_run(plan=replace(PLAN, cohort_wait_seconds=30), created_by=None, now=NOW)
+    runs.start_run(run=run, now=NOW)
+    moments = iter([NOW, at(40)])  # as it is begun, and when it has been made and measured
 
-    opened_at = current_round(run).opened_at
-    assert opened_at == newest_model(run).published_at >= at(40)
-    fleet(1, now=opened_at)
-    assert not step(run, opened_at + timedelta(seconds=29)), "a cohort of 2 is still waited for"
+    advance_run(run.pk, lambda: next(moments))
+
+    assert current_round(run).opened_at == newest_model(run).published_at == at(40)
+    fleet(1, now=at(40))
+    assert not step(run, at(69)), "a cohort of 2 is still waited for"
 
 
 def test_the_first_version_is_told_as_the_best_one_so_far():

@@ -97,7 +97,7 @@ def test_a_failed_round_is_told_to_those_who_follow_the_run_without_naming_a_dev
     fleet(2)
     step(run)
 
-    advance(current_round(run).pk, at(60))
+    advance(current_round(run).pk, lambda: at(60))
 
     notice = Event.objects.get(stream=run.stream, event="error_notification")
     assert '"round_failed"' in notice.data

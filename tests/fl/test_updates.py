@@ -403,7 +403,7 @@ def test_a_late_update_keeps_its_manifest_only(training):
     manifest = late.manifest(data, metrics={"loss": 0.25})
     first.send()
     second.send()
-    advance(current_round(run).pk, at(60))
+    advance(current_round(run).pk, lambda: at(60))
     models = list(GlobalModel.objects.values())
 
     receipt = late.send(data=data, manifest=manifest, now=at(61))

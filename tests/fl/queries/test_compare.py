@@ -53,7 +53,7 @@ def test_a_round_that_failed_is_a_gap():
     run = started_run()
     step(run)
     step(run, at(61))
-    advance_run(run.pk, at(61))
+    advance_run(run.pk, lambda: at(61))
 
     (found,) = compared(run).runs
 
