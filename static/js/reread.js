@@ -1,5 +1,6 @@
 // What the server makes anew: parts of a page marked `data-fresh` are read again, at most once in a while. Rows with a
-// `data-key` that read alike stay the same elements; what is open stays open, and the focus stays where it was.
+// `data-key` that read alike stay the same elements; what is open stays open, though it be among the server's no more, and
+// the focus stays where it was.
 
 import { move } from "./dom.js";
 import { unhurried } from "./pieces.js";
@@ -65,7 +66,7 @@ function renewRows(list, newer) {
     if (row === next) next = next.nextElementSibling;
     else move(list, row, next);
   }
-  for (const row of rows.values()) row.remove();
+  for (const row of rows.values()) if (!row.querySelector("details[open]")) row.remove();
 }
 
 function renewRow(row, fresh) {

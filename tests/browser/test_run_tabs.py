@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from fl.queries.run_tabs import EVENTS_A_PAGE
 from tests.browser.conftest import World
 from tests.fl.threads import eventually
 
@@ -116,6 +117,10 @@ _OPEN_THE_NEWEST = """(() => {
 })()"""
 
 
+def _is_open(key):
+    return f"document.querySelector('li[data-key=\"{key}\"] details')?.open"
+
+
 def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
     page = signed_in("events/")
 
@@ -124,7 +129,21 @@ def test_an_event_that_is_read_stays_open_while_others_come(signed_in):
     page.page.mouse.move(2, 2)
     page.wait_for(f"document.querySelector('[data-fresh=events] > li').dataset.key !== '{first}'")
 
-    assert page.page.evaluate(f"document.querySelector('li[data-key=\"{first}\"] details').open")
+    assert page.page.evaluate(_is_open(first))
+
+
+def test_an_event_that_is_read_stays_below_the_newest_until_it_is_closed(signed_in):
+    page = signed_in("events/")
+    first = page.page.evaluate(_OPEN_THE_NEWEST)
+    page.page.mouse.move(2, 2)
+
+    # A page of the log holds so many: with those that came since, the one that is read is no more among the newest.
+    page.wait_for(f"document.querySelectorAll('[data-fresh=events] > li').length === {EVENTS_A_PAGE + 1}")
+
+    assert page.page.evaluate("document.querySelector('[data-fresh=events] > li:last-child').dataset.key") == first
+    assert page.page.evaluate(_is_open(first))
+    page.page.evaluate(f"document.querySelector('li[data-key=\"{first}\"] details').open = false")
+    page.wait_for(f"document.querySelectorAll('[data-fresh=events] > li').length === {EVENTS_A_PAGE}")
 
 
 def test_under_the_pointer_the_map_says_whose_part_of_which_round_it_is(signed_in):
