@@ -1,6 +1,6 @@
 // What the server makes anew: parts of a page marked `data-fresh` are read again, at most once in a while. Rows with a
-// `data-key` that read alike stay the same elements; what is open stays open, though it be among the server's no more, and
-// the focus stays where it was.
+// `data-key` that read alike stay the same elements; what is open stays open, also where the server no longer lists
+// it, and the focus stays where it was.
 
 import { move } from "./dom.js";
 import { unhurried } from "./pieces.js";
