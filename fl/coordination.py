@@ -530,11 +530,11 @@ def _claim(
     Args:
         states: of its assignments, as read just before.
     """
-    token, now = secrets.token_hex(8), clock()
-    free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
-    run = round_.run
+    token, run = secrets.token_hex(8), round_.run
     with events.transaction():
         lock_again(run)
+        now = clock()  # however long the lock was waited for
+        free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
         closes = round_.state == RoundState.TRAINING
         changes: dict[str, object] = {"state": state, "claim_token": token, "claimed_until": _claim_until(now)}
         if closes:

@@ -17,7 +17,7 @@ from edge.wire import read_file
 from fl import devices, events, files, runs
 from fl.coordination import SteadyClock, advance, advance_run, eligible_devices, facts_of
 from fl.models import Assignment, Device, Event, GlobalModel, PresenceLease, Round, Run, Update
-from fl.rounds import newest_model
+from fl.rounds import lock_run, newest_model
 from fl.strategies import STRATEGIES, Contribution, Strategy, check_config
 from fl.strategies.mean import add, weighted_mean
 from fl.tasks import spec_of_task
@@ -359,6 +359,21 @@ def test_a_round_whose_deadline_is_extended_while_it_passes_goes_on(updates):
     assert other.result() is False
     assert (current_round(run).state, current_round(run).deadline_at) == ("training", at(90))
     assert senders[2].send(now=at(80)).state == "accepted"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_round_closes_when_its_run_is_free_however_long_that_was_waited_for():
+    run = finished_training(started_run(), fleet(2))
+    round_id, moment = current_round(run).pk, [at(30)]
+
+    with events.transaction():
+        lock_run(run.pk)
+        other = Call(lambda: advance(round_id, lambda: moment[0]))
+        other.held_up()
+        moment[0] = at(40)
+
+    assert other.result()
+    assert Round.objects.get(pk=round_id).closed_at == at(40)
 
 
 @pytest.mark.django_db(transaction=True)
