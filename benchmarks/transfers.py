@@ -9,7 +9,8 @@ as at first and answered like it without its checks; memory and echo are those o
 accepted. Download: QFLARE's door, and an ASGI application on stock Daphne that sends bytes from memory. Echo: a
 WebSocket's ping every 5 ms, alone and beside an upload. What goes before, so that both servers know the model's shapes
 (which takes a second, and as much memory as the model): an upload that QFLARE refuses for its length, and one to the
-stock view. Memory is the worst peak above what the server had before the first upload, or before the first download.
+stock view. What was written before is on the disk when a transfer begins, so that none waits for another's. Memory is
+the worst peak above what the server had before the first upload, or before the first download.
 """
 
 import argparse
@@ -144,6 +145,7 @@ def _headers(sent: dict[str, Any]) -> str:
 
 
 def _client(*arguments: object) -> float:
+    os.sync()
     done = subprocess.run(_client_command(*arguments), env=_environment(), check=True, capture_output=True, text=True)
     return float(done.stdout)
 

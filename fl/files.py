@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +16,11 @@ from django.core.files.storage import FileSystemStorage, default_storage
 
 logger = logging.getLogger(__name__)
 
+WRITE_OUT_BYTES = 32 * 1024 * 1024
+"""How much of a file that is arriving is there before the disk is asked to take it."""
+
 _deleter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="delete")
+_writer_out = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-out")
 
 
 class DurableFileSystemStorage(FileSystemStorage):
@@ -46,6 +50,8 @@ class DurableFileSystemStorage(FileSystemStorage):
 class ReceivedFile:
     """A file that is arriving: chunks go to a temporary file, which takes its name in storage when `keep` is called.
 
+    A long one is written out to the disk in the background as it comes, so that the end has little left to wait for.
+
     Attributes:
         size: bytes that have arrived.
     """
@@ -56,20 +62,36 @@ class ReceivedFile:
         self.size = 0
         self._hash = hashlib.sha256()
         self._file: IO[bytes] | None = None
+        self._written_out = 0
+        self._writing_out: Future[None] | None = None
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes; nothing is on the disk before the first ones."""
+        """Add bytes; nothing is on the disk before the first ones.
+
+        Raises:
+            OSError: these, or earlier ones, could not be written.
+        """
         if self._file is None:
             _make_folder(self.path.parent)
             self._file = self.path.open("wb")
         self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
+        if self.size - self._written_out >= WRITE_OUT_BYTES and (self._writing_out is None or self._writing_out.done()):
+            self._await_writing_out()
+            self._file.flush()
+            self._writing_out = _writer_out.submit(os.fsync, self._file.fileno())
+            self._written_out = self.size
 
     def complete(self) -> None:
-        """Write out what has arrived: from now on it is read and kept, and nothing is added."""
+        """Write out what has arrived: from now on it is read and kept, and nothing is added.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self.write(b"")
         if self._file is not None:
+            self._await_writing_out()
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -93,8 +115,15 @@ class ReceivedFile:
     def discard(self) -> None:
         """Remove the file unless it was kept."""
         if self._file is not None:
+            if self._writing_out is not None:
+                wait([self._writing_out])  # it has the number of the file, which another may have once this is closed
             self._file.close()
             self.path.unlink(missing_ok=True)
+
+    def _await_writing_out(self) -> None:
+        # The system tells of a disk that failed only once: the fsync of the end would hear nothing of it.
+        if self._writing_out is not None:
+            self._writing_out.result()
 
 
 def incoming_folder() -> Path:

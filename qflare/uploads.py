@@ -7,6 +7,7 @@ once. Of large ones the next bytes are asked for while the last are written: the
 import asyncio
 import logging
 import re
+from collections import deque
 from http import HTTPStatus
 
 from django.utils import timezone
@@ -22,7 +23,7 @@ from qflare.bodies import Call, Gone, Incoming, Receive, Scope, Send, answer, an
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
-"""What is gathered before a thread is asked to write it, and the longest body that is taken in one go."""
+"""What is gathered before it goes to the thread that writes, and the longest body that is taken in one go."""
 
 _PATH = re.compile(re.escape(UPDATE_PATH).replace(re.escape("{assignment_id}"), r"([0-9]{1,18})"))
 _WRONG_METHOD = ProblemBody(
@@ -64,18 +65,14 @@ async def _receive(assignment_id: int, incoming: Incoming, call: Call) -> Update
         receipt = await call(_take_at_once, assignment_id, device_id, incoming, parts)
         return receipt
     upload: Upload = await call(Upload, assignment_id, device_id, incoming.headers)
-    writing: asyncio.Future[None] | None = None
+    writing = _Writing(upload, call)
     try:
         async for parts in incoming.pieces(CHUNK_BYTES):
-            if writing is not None:
-                await writing
-            writing = asyncio.ensure_future(call(upload.write, parts))
-        if writing is not None:
-            await writing
+            await writing.add(parts)
+        await writing.end()
         receipt = await call(upload.finish)
     finally:
-        if writing is not None:
-            await asyncio.wait([writing])
+        await writing.give_up()
         await call(upload.discard)
     return receipt
 
@@ -87,3 +84,64 @@ def _take_at_once(assignment_id: int, device_id: int, incoming: Incoming, parts:
         return upload.finish()
     finally:
         upload.discard()
+
+
+class _Writing:
+    """Writes pieces in a thread, in their order; beside the one that is written one waits, so that none is waited for.
+
+    The thread is asked for once for as many pieces as come without a pause, and is free in between: to ask for each,
+    and to hear of each before the next, would take a tenth as long as to write them.
+    """
+
+    def __init__(self, upload: Upload, call: Call) -> None:
+        self._upload = upload
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._waiting = deque[list[bytes]]()
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, parts: list[bytes]) -> None:
+        """Take a piece in, and return when there is room for the next.
+
+        Raises:
+            FlError, OSError: what writing it or an earlier one met.
+        """
+        self._waiting.append(parts)
+        if self._task is None or self._task.done():
+            await self.end()
+            self._task = asyncio.create_task(self._write_all())
+            self._task.add_done_callback(lambda _: self._news.set())
+        while len(self._waiting) > 1 and not self._task.done():
+            self._news.clear()
+            await self._news.wait()
+        if self._task.done():
+            await self.end()
+
+    async def end(self) -> None:
+        """Return when all that was taken in is written.
+
+        Raises:
+            FlError, OSError: what writing a piece met.
+        """
+        if self._task is not None:
+            await self._task
+
+    async def give_up(self) -> None:
+        """Return when nothing is being written; what waits never is."""
+        self._waiting.clear()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _write_all(self) -> None:
+        while self._waiting:  # also what came in after the thread last looked
+            await self._call(self._write_what_waits)
+
+    def _write_what_waits(self) -> None:
+        while True:
+            try:
+                parts = self._waiting.popleft()
+            except IndexError:
+                return
+            self._loop.call_soon_threadsafe(self._news.set)
+            self._upload.write(parts)

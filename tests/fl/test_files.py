@@ -1,6 +1,10 @@
 """Files of weights: whole or not there, of one name for one content, and gone when let go of."""
 
+import errno
 import hashlib
+import os
+import stat
+import threading
 
 import pytest
 from django.core.exceptions import SuspiciousFileOperation
@@ -11,6 +15,42 @@ from tests.fl.threads import eventually
 
 class Cut(Exception):
     """The bytes stop coming."""
+
+
+class Synced(list):
+    """The sizes of the files of which all was written out, one after another.
+
+    Attributes:
+        failing: how many of the next fail.
+        begun, go_on: one has begun; it may go on.
+    """
+
+    def __init__(self, fsync):
+        super().__init__()
+        self._fsync = fsync
+        self.failing = 0
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def sync(self, descriptor):
+        if stat.S_ISDIR((found := os.fstat(descriptor)).st_mode):
+            self._fsync(descriptor)
+            return
+        self.begun.set()
+        self.go_on.wait()
+        if self.failing:
+            self.failing -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        self._fsync(descriptor)
+        self.append(found.st_size)
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Watch what is written out, and let a test have it fail or wait."""
+    watched = Synced(os.fsync)
+    monkeypatch.setattr(os, "fsync", watched.sync)
+    return watched
 
 
 def names(folder):
@@ -79,6 +119,54 @@ def test_a_file_that_stops_coming_leaves_nothing_once_discarded():
     received.discard()
     received.discard()
 
+    assert names(files.incoming_folder()) == []
+
+
+def test_a_long_file_is_written_out_while_it_comes(synced, monkeypatch):
+    monkeypatch.setattr(files, "WRITE_OUT_BYTES", 10)
+    received = files.ReceivedFile()
+
+    received.write(b"123456789")
+    assert synced == []
+    received.write(b"0")
+    eventually(lambda: synced == [10])
+    received.write(b"123456789")
+    received.complete()
+
+    assert synced == [10, 19]
+    assert files.local_path(received.keep("updates/1/2-digest")).read_bytes() == b"1234567890123456789"
+
+
+@pytest.mark.parametrize("more", [b"", b"1234567890"])
+def test_a_disk_that_failed_on_the_way_is_told_though_the_system_tells_it_once(synced, monkeypatch, more):
+    monkeypatch.setattr(files, "WRITE_OUT_BYTES", 10)
+    received = files.ReceivedFile()
+    synced.failing = 1
+    received.write(b"1234567890")
+    eventually(lambda: synced.failing == 0)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        received.write(more)
+        received.complete()
+
+    received.discard()
+    assert names(files.incoming_folder()) == []
+
+
+def test_a_file_is_closed_only_when_nothing_is_written_out_of_it(synced, monkeypatch):
+    monkeypatch.setattr(files, "WRITE_OUT_BYTES", 10)
+    received = files.ReceivedFile()
+    synced.go_on.clear()
+    received.write(b"1234567890")
+    discarding = threading.Thread(target=received.discard)
+    discarding.start()
+    synced.begun.wait()
+    assert received.path.exists()
+
+    synced.go_on.set()
+    discarding.join()
+
+    assert synced == [10]
     assert names(files.incoming_folder()) == []
 
 

@@ -1,11 +1,13 @@
 """Bodies of updates on their way from the server to the door: whole or in pieces, and no faster than they are kept."""
 
 import asyncio
+import errno
 
 import pytest
 from django.utils import timezone
 
 from edge.wire import encode
+from fl.files import ReceivedFile
 from fl.models import Update
 from qflare import uploads
 from tests.asgi import GONE, Asking, body
@@ -108,7 +110,7 @@ def test_a_sender_that_leaves_has_sent_nothing_and_may_send_again(device, incomi
     assert answer(asking(device, body(data), data)).status_code == 200
 
 
-def test_no_more_is_asked_for_than_one_piece_ahead_of_what_is_written(device, monkeypatch, incoming):
+def test_no_more_is_asked_for_than_two_pieces_ahead_of_what_is_written(device, monkeypatch, incoming):
     monkeypatch.setattr(uploads, "CHUNK_BYTES", 10_000)
     data = b"x" * 50_000
     written = []
@@ -122,7 +124,45 @@ def test_no_more_is_asked_for_than_one_piece_ahead_of_what_is_written(device, mo
 
     assert error_of(answered) == "bad_header"
     assert len(written) == 5
-    assert all(on_disk >= 10_000 * (asked - 1) for asked, on_disk in enumerate(written))
+    assert all(on_disk >= 10_000 * (asked - 2) for asked, on_disk in enumerate(written))
+
+
+def test_pieces_that_come_just_when_the_thread_looks_for_more_are_written(device, monkeypatch, settings):
+    monkeypatch.setattr(uploads, "CHUNK_BYTES", 1)
+    data = encode(device.train()[0])
+    write, written = ReceivedFile.write, []
+    monkeypatch.setattr(ReceivedFile, "write", lambda file, chunk: (write(file, chunk), written.append(chunk)))
+    asked = asking(device, body(*pieces(data, 1)), data)
+    receive = asked.receive
+
+    async def receive_when_all_is_written():
+        while len(written) < asked.received:  # noqa: ASYNC110 - an event would come later than the thread looks
+            await asyncio.sleep(0)
+        return await receive()
+
+    asked.receive = receive_when_all_is_written
+
+    assert answer(asked).status_code == 200
+
+    assert (settings.MEDIA_ROOT / Update.objects.get().file).read_bytes() == data
+
+
+def test_a_full_disk_is_told_and_nothing_of_the_update_stays(device, monkeypatch, incoming, small_chunks, caplog):
+    data = encode(device.train()[0])
+
+    def write(received, chunk):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(ReceivedFile, "write", write)
+        asked = asking(device, body(*pieces(data, 64)), data)
+        answered = answer(asked)
+
+    assert (answered.status_code, error_of(answered)) == (500, "server_error")
+    assert asked.received < 10
+    assert "No space left on device" in caplog.text
+    assert incoming() == []
+    assert answer(asking(device, body(data), data)).status_code == 200
 
 
 def test_what_nobody_expected_is_told_in_the_one_shape_and_logged(device, settings, tmp_path, caplog):
