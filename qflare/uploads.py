@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 from collections import deque
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 
 from django.utils import timezone
@@ -43,20 +44,22 @@ async def take_update(assignment_id: int, scope: Scope, receive: Receive, send: 
     if scope["method"] != "PUT":
         await answer(incoming, send, HTTPStatus.METHOD_NOT_ALLOWED, _WRONG_METHOD, (b"allow", b"PUT"))
         return
-    try:
-        receipt = await _receive(assignment_id, incoming, call)
-    except Gone:
-        return
-    except FlError as error:
-        await answer(incoming, send, status_of(error), problem_of(error))
-    except Exception as error:
-        logger.exception("an update for assignment %s could not be taken", assignment_id)
-        await answer_failure(incoming, send, error)
-    else:
-        await answer(incoming, send, HTTPStatus.OK, receipt)
+    async with AsyncExitStack() as afterwards:
+        try:
+            receipt = await _receive(assignment_id, incoming, call, afterwards)
+        except Gone:
+            return
+        except FlError as error:
+            await answer(incoming, send, status_of(error), problem_of(error))
+        except Exception as error:
+            logger.exception("an update for assignment %s could not be taken", assignment_id)
+            await answer_failure(incoming, send, error)
+        else:
+            await answer(incoming, send, HTTPStatus.OK, receipt)
 
 
-async def _receive(assignment_id: int, incoming: Incoming, call: Call) -> UpdateReceipt:
+async def _receive(assignment_id: int, incoming: Incoming, call: Call, afterwards: AsyncExitStack) -> UpdateReceipt:
+    """Take a body in, and have what is left of a large one removed `afterwards`: its sender need not wait for that."""
     device_id = sender_of(incoming.headers, timezone.now())
     length = incoming.length
     receipt: UpdateReceipt
@@ -65,15 +68,13 @@ async def _receive(assignment_id: int, incoming: Incoming, call: Call) -> Update
         receipt = await call(_take_at_once, assignment_id, device_id, incoming, parts)
         return receipt
     upload: Upload = await call(Upload, assignment_id, device_id, incoming.headers)
+    afterwards.push_async_callback(call, upload.discard)
     writing = _Writing(upload, call)
-    try:
-        async for parts in incoming.pieces(CHUNK_BYTES):
-            await writing.add(parts)
-        await writing.end()
-        receipt = await call(upload.finish)
-    finally:
-        await writing.give_up()
-        await call(upload.discard)
+    afterwards.push_async_callback(writing.give_up)
+    async for parts in incoming.pieces(CHUNK_BYTES):
+        await writing.add(parts)
+    await writing.end()
+    receipt = await call(upload.finish)
     return receipt
 
 

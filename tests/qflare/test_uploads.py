@@ -165,6 +165,23 @@ def test_a_full_disk_is_told_and_nothing_of_the_update_stays(device, monkeypatch
     assert answer(asking(device, body(data), data)).status_code == 200
 
 
+def test_who_sends_again_need_not_wait_until_the_second_copy_is_gone(device, incoming, small_chunks):
+    data = encode(device.train()[0])
+    assert answer(asking(device, body(data), data)).status_code == 200
+    asked, left = asking(device, body(*pieces(data, 64)), data), []
+    send = asked.send
+
+    async def send_and_look(message):
+        left.append(len(incoming()))
+        await send(message)
+
+    asked.send = send_and_look
+
+    assert answer(asked).json()["state"] == "accepted"
+    assert left == [1, 1]
+    assert incoming() == []
+
+
 def test_what_nobody_expected_is_told_in_the_one_shape_and_logged(device, settings, tmp_path, caplog):
     data = encode(device.train()[0])
     asked = asking(device, body(data), data)
