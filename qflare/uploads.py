@@ -126,7 +126,7 @@ class _Writing:
             FlError, OSError: what writing a piece met.
         """
         if self._task is not None:
-            await self._task
+            await asyncio.shield(self._task)  # who is cancelled here has no thread stopped by that
 
     async def give_up(self) -> None:
         """Return when nothing is being written; what waits never is."""

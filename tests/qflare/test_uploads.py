@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 
 import pytest
 from django.utils import timezone
@@ -163,6 +164,38 @@ def test_a_full_disk_is_told_and_nothing_of_the_update_stays(device, monkeypatch
     assert "No space left on device" in caplog.text
     assert incoming() == []
     assert answer(asking(device, body(data), data)).status_code == 200
+
+
+def test_what_is_being_written_is_removed_only_then_though_its_request_was_cancelled(
+    device, incoming, small_chunks, monkeypatch
+):
+    data = encode(device.train()[0])
+    write, discard, done, go_on = ReceivedFile.write, ReceivedFile.discard, [], threading.Event()
+    monkeypatch.setattr(ReceivedFile, "discard", lambda file: (done.append("discarded"), discard(file)))
+
+    def write_when_told(file, chunk):
+        go_on.wait()
+        write(file, chunk)
+        done.append("written")
+
+    monkeypatch.setattr(ReceivedFile, "write", write_when_told)
+    asked = asking(device, body(data), data)
+
+    async def cancel_while_it_is_written():
+        answering = asyncio.create_task(asked.answer())
+        while not asked.received:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - it is the server's to ask, and tells nobody
+        for turn in range(1000):
+            if turn == 500:
+                answering.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([answering])
+
+    asyncio.run(cancel_while_it_is_written())
+
+    assert done == ["written", "discarded"]
+    assert incoming() == []
 
 
 def test_who_sends_again_need_not_wait_until_the_second_copy_is_gone(device, incoming, small_chunks):
