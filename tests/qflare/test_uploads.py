@@ -183,8 +183,8 @@ def test_what_is_being_written_is_removed_only_then_though_its_request_was_cance
 
     async def cancel_while_it_is_written():
         answering = asyncio.create_task(asked.answer())
-        while not asked.received:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - it is the server's to ask, and tells nobody
+        while not asked.received:  # noqa: ASYNC110 - it is the server's to ask, and tells nobody
+            await asyncio.sleep(0.01)
         for turn in range(1000):
             if turn == 500:
                 answering.cancel()
