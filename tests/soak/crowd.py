@@ -143,7 +143,7 @@ class SoakCrowd(Crowd):
         return (SlowClient if number < self.slow else SoakClient)(self, number)
 
     def unread(self):
-        """Return for how many seconds a socket may have had too little read, since this process was busy with others."""
+        """Return for how many seconds a socket may have had too little read, since others were read meanwhile."""
         return sum(self._turns) + time.monotonic() - self._began
 
     def _turn(self):
