@@ -28,6 +28,10 @@ TURNS = 4
 The server's system says so when a third of what it keeps for a peer is free (85 KB: `KERNEL_BYTES` taken twice), which
 two reads make; and this system tells the other of room by whole segments, of 64 KB here, so at every second read.
 """
+BUFFER_BYTES = 1 << 18
+"""What the system keeps of what a socket has not read yet. Left alone it takes up to 6 MB, and tells of room only when a
+sixteenth of that is free: six reads, which on a slow machine take longer than a stall.
+"""
 SLOW_BUFFER = 4096
 SLOW_BYTES_PER_SECOND = 4096
 ADDRESSES = 10
@@ -167,7 +171,7 @@ class SoakCrowd(Crowd):
 class SoakClient(Client):
     """One dashboard, of one of many people."""
 
-    receive_buffer = None
+    receive_buffer = BUFFER_BYTES
 
     def __init__(self, crowd, number):
         super().__init__(crowd, number)
