@@ -29,8 +29,10 @@ The server's system says so when a third of what it keeps for a peer is free (85
 two reads make; and this system tells the other of room by whole segments, of 64 KB here, so at every second read.
 """
 BUFFER_BYTES = 1 << 18
-"""What the system keeps of what a socket has not read yet. Left alone it takes up to 6 MB, and tells of room only when a
-sixteenth of that is free: six reads, which on a slow machine take longer than a stall.
+"""What the system keeps of what a socket has not read yet.
+
+Left alone it takes up to what `tcp_rmem` allows, which is 6 or 32 MB, and tells the other of room only when a sixteenth
+of that is free: so many reads take longer than a stall on a slow machine.
 """
 SLOW_BUFFER = 4096
 SLOW_BYTES_PER_SECOND = 4096
