@@ -22,12 +22,8 @@ READ_AT_ONCE = 1 << 16
 """So little that a thousand sockets with much to read each have their turn long before a server ends one as stalled."""
 STALL_SECONDS = 5.0
 """QFLARE_STALL_SECONDS: who takes nothing for so long is ended."""
-TURNS = 4
-"""Who was read in each of so many turns has told the server by now that there is room again.
-
-The server's system says so when a third of what it keeps for a peer is free (85 KB: `KERNEL_BYTES` taken twice), which
-two reads make; and this system tells the other of room by whole segments, of 64 KB here, so at every second read.
-"""
+TURNS = 2
+"""Who was read in each of so many turns has told the server by now that there is room again."""
 BUFFER_BYTES = 1 << 18
 """What the system keeps of what a socket has not read yet.
 
