@@ -11,6 +11,7 @@ from tests.journeys.programs import ROOT, clean_environment
 from tests.services.postgres import find_initdb
 from tests.services.redis import find_redis
 from tests.soak.claims import CONNECTION_BYTES, GROWTH_BYTES, MB, errors_in, growth
+from tests.soak.pace import KEPT_BYTES, ROOM_BYTES, Pace
 from tests.soak.plan import KINDS, WAYS, WINDOW_SECONDS, make_plan
 
 GIVE_UP_SECONDS = 400
@@ -68,6 +69,41 @@ def test_a_server_that_grows_is_told_from_one_that_is_used():
     assert growth(used, 10) == (0, GROWTH_BYTES)
     assert growth(grown, 10) == (72 * MB, GROWTH_BYTES)
     assert growth([*used, (100, 100 * MB, 110)], 10) == (0, GROWTH_BYTES + 100 * CONNECTION_BYTES)
+
+
+def test_who_reads_too_little_at_a_time_is_late_however_often_it_reads():
+    pace = Pace(0.0)
+
+    for second in range(1, 20):
+        pace.read(float(second), ROOM_BYTES // 8)
+
+    assert pace.seconds == 8
+
+
+def test_who_leaves_nothing_is_never_late():
+    pace = Pace(0.0)
+
+    for second in range(1, 20):
+        pace.read(float(second), 100)
+        pace.emptied(float(second))
+    # Nothing came for long, and then a little, which was found half a second after nothing had waited.
+    pace.emptied(99.5)
+    pace.read(100.0, 100)
+
+    assert pace.seconds == 1
+
+
+def test_lateness_is_told_until_more_was_read_than_could_still_come_of_before_the_end():
+    pace = Pace(0.0)
+    pace.read(9.0, 1)
+    pace.emptied(9.0)
+
+    pace.read(9.1, KEPT_BYTES)
+    at_first = pace.seconds
+    pace.read(9.2, 1)
+
+    assert at_first == 9
+    assert pace.seconds < 1
 
 
 def test_a_short_soak_ends_each_kind_of_part_once_and_holds():

@@ -10,26 +10,19 @@ import random
 import selectors
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from types import SimpleNamespace
 
 import msgspec
 
 from edge.protocol.close_codes import CloseCode
 from tests.scenarios.crowd import Client, Crowd
+from tests.soak.pace import BUFFER_BYTES, Pace
 
 READ_AT_ONCE = 1 << 16
 """So little that a thousand sockets with much to read each have their turn long before a server ends one as stalled."""
 STALL_SECONDS = 5.0
 """QFLARE_STALL_SECONDS: who takes nothing for so long is ended."""
-TURNS = 2
-"""Who was read in each of so many turns has told the server by now that there is room again."""
-BUFFER_BYTES = 1 << 18
-"""What the system keeps of what a socket has not read yet.
-
-Left alone it takes up to what `tcp_rmem` allows, which is 6 or 32 MB, and tells the other of room only when a sixteenth
-of that is free: so many reads take longer than a stall on a slow machine.
-"""
 SLOW_BUFFER = 4096
 SLOW_BYTES_PER_SECOND = 4096
 ADDRESSES = 10
@@ -76,9 +69,10 @@ class SoakCrowd(Crowd):
         self.counts = Counter()
         self.is_in_haste = False
         """The slow ones read as fast as the others: it comes to the end."""
-        self._turns = deque([0.0] * TURNS, maxlen=TURNS)
-        """How long the last ones took, without the waiting."""
-        self._began = time.monotonic()
+        self.turn = 0
+        """How often it was looked which sockets have something to read."""
+        self.looked_at = self.looked_before = time.monotonic()
+        """When that was the last time, and the time before."""
         self._due = []
         self._order = itertools.count()
         super().__init__(None, count, cookie="", waits=False)
@@ -144,18 +138,14 @@ class SoakCrowd(Crowd):
     def _client(self, number):
         return (SlowClient if number < self.slow else SoakClient)(self, number)
 
-    def unread(self):
-        """Return for how many seconds a socket may have had too little read, since others were read meanwhile."""
-        return sum(self._turns) + time.monotonic() - self._began
-
     def _turn(self):
-        # Who is read by the clock must not be excused by the waiting before it.
-        self._began = now = time.monotonic()
+        now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
         wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
         ready = self._selector.select(wait)
-        self._began = time.monotonic()
+        self.turn += 1
+        self.looked_before, self.looked_at = self.looked_at, time.monotonic()
         for key, events in ready:
             if key.data is None:
                 self._do_tasks()
@@ -163,7 +153,6 @@ class SoakCrowd(Crowd):
                 key.data.connected(key.fileobj)
             else:
                 key.data.read()
-        self._turns.append(time.monotonic() - self._began)
 
 
 class SoakClient(Client):
@@ -184,6 +173,9 @@ class SoakClient(Client):
         self._opened = 0.0
         self._retry_ms = None
         self._visit = 0
+        self._pace = Pace(time.monotonic())
+        self._read_in = 0
+        """The turn in which it was read last."""
 
     # ── coming and going ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,6 +220,7 @@ class SoakClient(Client):
         self.begin_reading()
 
     def begin_reading(self):
+        self._pace, self._read_in = Pace(time.monotonic()), self.crowd.turn
         self.crowd._selector.modify(self._socket, selectors.EVENT_READ, self)
 
     def drop(self, is_hard=False):
@@ -270,14 +263,14 @@ class SoakClient(Client):
                 return ""  # it could not be let in, or what it had missed could not be read
             case CloseCode.HEARTBEAT_MISSED if excuses("storm", *self.crowd.servers):
                 return ""  # where many come at once, a busy server may be late to hear it
-            case 1006 if self.crowd.unread() > STALL_SECONDS:
+            case 1006 if self._pace.seconds > STALL_SECONDS:
                 self.crowd.counts["read late"] += 1
                 return ""
             case CloseCode.RESTARTING | 1006 | 1005 | 0 if excuses(self.at) or is_late:
                 # Where a server cannot even say in time that it could not let one in, it hangs up.
                 self.crowd.counts["not let in in time"] += is_late
                 return ""
-        return f"nobody had ended that server, and each socket was read well within {self.crowd.unread():.1f} s"
+        return f"nobody had ended that server, and it was told of room within {self._pace.seconds:.1f} s"
 
     def _pause(self, code):
         """Return for how long to stay away, as the rules of close codes have it."""
@@ -293,23 +286,41 @@ class SoakClient(Client):
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self):
-        if self._socket is not None:
-            self._take_bytes(READ_AT_ONCE)
+        if self._socket is None:
+            return
+        if self._read_in < self.crowd.turn - 1:
+            self._pace.emptied(self.crowd.looked_before)  # or it would have been read in that turn
+        self._read_in = self.crowd.turn
+        self._take_bytes(READ_AT_ONCE)
 
     def _take_bytes(self, most):
-        try:
-            data = self._socket.recv(most)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+        data, is_all = self._receive(most)
+        now = time.monotonic()
+        self._pace.read(now, len(data))
+        if is_all:
+            self._pace.emptied(now)
+        elif not data:
             self._ended(1006)
             return
         self.crowd.counts["bytes"] += len(data)
         self._data = self._data + data if self._data else data
         if self._is_upgraded or self._upgrade():
             self._take_frames()
+
+    def _receive(self, most):
+        """Return what waits, at most so much, and whether that was all; at the end there is none, and it was not."""
+        data = b""
+        while len(data) < most:
+            try:
+                piece = self._socket.recv(most - len(data))
+            except BlockingIOError:
+                return data, True
+            except OSError:
+                piece = b""
+            if not piece:
+                break
+            data += piece
+        return data, False
 
     def _upgrade(self):
         if b"\r\n\r\n" in self._data and not self._data.startswith(b"HTTP/1.1 101"):
