@@ -1,6 +1,8 @@
 """The soak itself: its plan leaves nothing out, it finds what it is to find, and a short one runs through."""
 
+import os
 import re
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -8,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.journeys.programs import ROOT, clean_environment
+from tests.scenarios.nest import Nest
 from tests.services.postgres import find_initdb
 from tests.services.redis import find_redis
 from tests.soak.claims import CONNECTION_BYTES, GROWTH_BYTES, MB, errors_in, growth
@@ -15,6 +18,8 @@ from tests.soak.pace import KEPT_BYTES, ROOM_BYTES, Pace
 from tests.soak.plan import KINDS, WAYS, WINDOW_SECONDS, make_plan
 
 GIVE_UP_SECONDS = 400
+SELECT_FILES = 1024
+"""Of a file with a higher number `select` cannot tell."""
 KIND_OF = {"anna": "server", "bert": "server", "carl": "server", "xeni": "coordinator", "yuri": "coordinator"}
 
 
@@ -69,6 +74,28 @@ def test_a_server_that_grows_is_told_from_one_that_is_used():
     assert growth(used, 10) == (0, GROWTH_BYTES)
     assert growth(grown, 10) == (72 * MB, GROWTH_BYTES)
     assert growth([*used, (100, 100 * MB, 110)], 10) == (0, GROWTH_BYTES + 100 * CONNECTION_BYTES)
+
+
+@pytest.fixture
+def many_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * SELECT_FILES)), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(SELECT_FILES)]
+    yield
+    for one in opened:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_is_waited_for_with_a_thousand_sockets_open(many_files, tmp_path):
+    nest = Nest()
+    try:
+        started = nest.hatch(["help"], environment=clean_environment(), log=tmp_path / "log")
+
+        assert started.wait(GIVE_UP_SECONDS) == 0
+        assert started.poll() == 0
+    finally:
+        nest.close()
 
 
 def test_who_reads_too_little_at_a_time_is_late_however_often_it_reads():

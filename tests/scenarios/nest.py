@@ -125,7 +125,11 @@ class Hatched:
         self.send_signal(signal.SIGTERM)
 
     def _has_ended(self, timeout):
-        return self.returncode is not None or bool(select.select([self._handle], [], [], timeout)[0])
+        if self.returncode is not None:
+            return True
+        poller = select.poll()  # `select` cannot tell of it where a thousand sockets are open
+        poller.register(self._handle, select.POLLIN)
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
 
     def _reap(self):
         if self.returncode is None:
