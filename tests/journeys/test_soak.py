@@ -112,18 +112,30 @@ def test_who_leaves_nothing_is_never_late():
 
     for second in range(1, 20):
         pace.read(float(second), 100)
+        assert pace.seconds == 1
         pace.emptied(float(second))
     # Nothing came for long, and then a little, which was found half a second after nothing had waited.
     pace.emptied(99.5)
     pace.read(100.0, 100)
 
-    assert pace.seconds == 1
+    assert pace.seconds == 0.5
+
+
+def test_lateness_before_a_time_when_nothing_waited_excuses_no_later_end():
+    pace = Pace(0.0)
+
+    pace.read(9.0, 100)
+    late = pace.seconds
+    pace.emptied(9.0)
+    pace.read(9.5, 0)
+
+    assert late == 9
+    assert pace.seconds == 0.5
 
 
 def test_lateness_is_told_until_more_was_read_than_could_still_come_of_before_the_end():
     pace = Pace(0.0)
-    pace.read(9.0, 1)
-    pace.emptied(9.0)
+    pace.read(9.0, ROOM_BYTES)
 
     pace.read(9.1, KEPT_BYTES)
     at_first = pace.seconds

@@ -217,10 +217,10 @@ class SoakClient(Client):
         except OSError:
             self._ended(REFUSED)
             return
+        self._pace, self._read_in = Pace(time.monotonic()), self.crowd.turn
         self.begin_reading()
 
     def begin_reading(self):
-        self._pace, self._read_in = Pace(time.monotonic()), self.crowd.turn
         self.crowd._selector.modify(self._socket, selectors.EVENT_READ, self)
 
     def drop(self, is_hard=False):
@@ -270,7 +270,7 @@ class SoakClient(Client):
                 # Where a server cannot even say in time that it could not let one in, it hangs up.
                 self.crowd.counts["not let in in time"] += is_late
                 return ""
-        return f"nobody had ended that server, and it was told of room within {self._pace.seconds:.1f} s"
+        return f"nobody had ended that server, and it had been told of room within {self._pace.seconds:.1f} s"
 
     def _pause(self, code):
         """Return for how long to stay away, as the rules of close codes have it."""

@@ -42,7 +42,8 @@ class Pace:
         """(bytes until then, seconds) of the last KEPT_BYTES, where none that came later took longer."""
 
     def emptied(self, now):
-        """Take note that nothing waited then: all that was sent had been taken."""
+        """Take note that nothing waited then, not even the end: what was late before is no excuse for an end after."""
+        self._slowest.clear()
         self._marks.clear()
         self._marks.append((now, self._total))
 
