@@ -263,12 +263,12 @@ class SoakClient(Client):
                 return ""  # it could not be let in, or what it had missed could not be read
             case CloseCode.HEARTBEAT_MISSED if excuses("storm", *self.crowd.servers):
                 return ""  # where many come at once, a busy server may be late to hear it
-            case 1006 if self._pace.seconds > STALL_SECONDS:
-                self.crowd.counts["read late"] += 1
-                return ""
             case CloseCode.RESTARTING | 1006 | 1005 | 0 if excuses(self.at) or is_late:
                 # Where a server cannot even say in time that it could not let one in, it hangs up.
                 self.crowd.counts["not let in in time"] += is_late
+                return ""
+            case 1006 if self._pace.seconds > STALL_SECONDS:
+                self.crowd.counts["read late"] += 1
                 return ""
         return f"nobody had ended that server, and it had been told of room within {self._pace.seconds:.1f} s"
 

@@ -274,7 +274,7 @@ class Soak:
             )
             or "none",
             "slow readers ended": counts["slow readers ended"],
-            "others ended, since this machine did not read in time": counts["read late"],
+            "others ended by living servers, since this machine did not read in time": counts["read late"],
             "sent away since they could not be let in in time": counts["not let in in time"],
             "junk connections": f"{self.junk.counts.total():,}",
             "runs, rounds completed": f"{self.work.counts['runs']}, {rounds}",
