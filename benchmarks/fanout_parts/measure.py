@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from fanout_parts.house import KINDS, House, Stand
 from fanout_parts.processes import Machine, Program, clean_environment
 
@@ -32,6 +34,7 @@ class Block:
         paced_cpu_s: the same at the fixed rate.
         event_cpu_s: CPU seconds of the server per event, at the fixed rate.
         deliveries: a second, at saturation.
+        making_ms: how long the server took to make each event at the fixed rate, which is its age before it is sent.
         generator: share of a core that the load generator used, at saturation.
         load, others: the machine's load before, and the share of the machine that others used meanwhile.
     """
@@ -45,6 +48,7 @@ class Block:
     whole_p50_ms: float
     rate: float
     late_ms: float
+    making_ms: list[float]
     published: int
     lost: int
     disordered: int
@@ -77,6 +81,11 @@ class Row:
     def pooled_ms(self, name: str) -> float:
         """Return a percentile over the events of all blocks; not a number where no event arrived."""
         return float(self.pooled.get(name, float("nan")))
+
+    @property
+    def making_p99_ms(self) -> float:
+        """The 99th percentile of how long it took to make an event, over those of all blocks."""
+        return float(np.percentile([ms for block in self.blocks for ms in block.making_ms], 99))
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ def block(stand: Stand, mode: str, plan: Plan, known_rate: float | None) -> Bloc
         whole_p50_ms=paced.get("whole_p50_ms", float("nan")),
         rate=rate,
         late_ms=paced["late_ms"],
+        making_ms=paced["making_ms"],
         published=full["published"] + paced["published"],
         lost=full["lost"] + paced["lost"],
         disordered=full["disordered"] + paced["disordered"],

@@ -52,15 +52,22 @@ class Publisher(threading.Thread):
         os.kill(os.getpid(), signal.SIGTERM)
 
     def pace(self, mode: str, first: int, count: int, rate: float) -> dict[str, Any]:
-        """Publish at a fixed rate, whatever becomes of the events; tell how late the latest began."""
+        """Publish at a fixed rate, whatever becomes of the events.
+
+        Returns:
+            How late the latest began, and how long it took to make each, which is its transaction if it is durable.
+        """
         publish, begin, late = self._modes[mode], time.monotonic(), 0.0
+        making = []
         for index in range(count):
             wait = begin + index / rate - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
             late = max(late, -wait)
+            begun = time.monotonic()
             publish(first + index, 1)
-        return {"published": count, "late_ms": late * 1000}
+            making.append((time.monotonic() - begun) * 1000)
+        return {"published": count, "late_ms": late * 1000, "making_ms": making}
 
     def saturate(self, mode: str, first: int, seconds: float, window: int) -> dict[str, Any]:
         """Publish as fast as all subscribers together take the events."""
