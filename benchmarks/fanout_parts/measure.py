@@ -34,8 +34,8 @@ class Block:
         paced_cpu_s: the same at the fixed rate.
         event_cpu_s: CPU seconds of the server per event, at the fixed rate.
         deliveries: a second, at saturation.
-        making_ms: how long the server took to make each event at the fixed rate, which is its age before it is sent.
         generator: share of a core that the load generator used, at saturation.
+        making_ms: of each event at the fixed rate, until its publisher could go on; a durable one is committed by then.
         load, others: the machine's load before, and the share of the machine that others used meanwhile.
     """
 
@@ -84,7 +84,7 @@ class Row:
 
     @property
     def making_p99_ms(self) -> float:
-        """The 99th percentile of how long it took to make an event, over those of all blocks."""
+        """The 99th percentile of `making_ms` over the events of all blocks."""
         return float(np.percentile([ms for block in self.blocks for ms in block.making_ms], 99))
 
 

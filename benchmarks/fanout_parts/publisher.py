@@ -55,7 +55,7 @@ class Publisher(threading.Thread):
         """Publish at a fixed rate, whatever becomes of the events.
 
         Returns:
-            How late the latest began, and how long it took to make each, which is its transaction if it is durable.
+            How late the latest began, and of each how long it took until this thread could go on.
         """
         publish, begin, late = self._modes[mode], time.monotonic(), 0.0
         making = []

@@ -104,7 +104,7 @@ def _print_rows(rows: list[Row]) -> None:
         _table(f"{size:,} subscribers", head, [_cells(row) for row in rows if row.size == size])
     print("\n≥: the load generator was above 90 % of its core, so the server may do more.")
     print("at the rate: CPU s per 1,000 deliveries at the fixed rate. last: until the last subscriber has the event.")
-    print("made: until the event was made, which for a durable one is until its transaction was on the disk.")
+    print("made: until the event's publisher could go on; a durable one's transaction is on the disk by then.")
     print("events: those that the percentiles are over; the stock recipe has fewer where it cannot keep the rate.")
 
 
